@@ -1,0 +1,1 @@
+"""Words: label sets with their descriptors, and the text embeddings made of them."""
