@@ -1,0 +1,249 @@
+"""From a path or an array to a report: the wiring of reading, finding, encoding, scoring and deciding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal, TypeVar, overload
+
+import numpy as np
+
+from vlfer.config import PredictConfig, cache_dir, load_config
+from vlfer.errors import NoFaceError
+from vlfer.faces.align import crop_face
+from vlfer.faces.detect import Effort, FaceDetector, build_detector
+from vlfer.faces.find import find_faces
+from vlfer.models.encoder import Encoder, load_encoder
+from vlfer.provenance import build_provenance
+from vlfer.reporting import ONE_LABEL, Analysis, broken_off_report, failed_report, image_predictions
+from vlfer.scoring import score
+from vlfer.segments import segment_track
+from vlfer.sources import Clip, Source, open_source, source_name
+from vlfer.stream import embed_stream
+from vlfer.text.bank import TextBank
+from vlfer.text.labels import resolve_label_spec
+from vlfer.types import Embedding, Face, Frames, LabelSet, Report, Scores, UInt8Array
+from vlfer.video.read import expand_paths
+
+T = TypeVar("T")
+Hook = Callable[[str, int, int], None]
+"""Told (step, done, total): step is "sources" or "frames"; total is 0 where it is not known."""
+OnError = Literal["record", "raise"]
+MOST_PENDING = 256
+
+
+@dataclass(slots=True)
+class _Row:
+    """An image on its way: its faces, or the report that says why it has none."""
+
+    source: str
+    faces: list[Face] = field(default_factory=list)
+    crops: list[UInt8Array] = field(default_factory=list)
+    note: str = ""
+    failure: Report | None = None
+
+
+class EmotionPipeline:
+    """Everything loaded that is needed to answer for one source after another; `load_pipeline` builds it.
+
+    ``bank`` lives in the space of ``encoder``; ``detector`` may be None where images are taken whole.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        labels: LabelSet,
+        bank: TextBank,
+        detector: FaceDetector | None,
+        config: PredictConfig,
+    ) -> None:
+        self.encoder = encoder
+        self.labels = labels
+        self.bank = bank
+        self.detector = detector
+        self.config = config
+        self.temperature = encoder.temperature if config.temperature is None else config.temperature
+        self.provenance = build_provenance(
+            encoder, temperature=self.temperature, labels=labels, config=config.model_dump(mode="json")
+        )
+        self._scoring: Any = {"ensemble": config.ensemble, "pooling": config.pooling}
+        self._deciding: Any = {"threshold": config.threshold, "tie_margin": config.tie_margin, "top": config.top}
+
+    @overload  # a str is a sequence of str too, and is meant as a path
+    def predict(  # type: ignore[overload-overlap]
+        self, source: Source, *, hook: Hook | None = None, on_error: OnError = "record"
+    ) -> Report: ...
+
+    @overload
+    def predict(
+        self, source: Sequence[Source], *, hook: Hook | None = None, on_error: OnError = "record"
+    ) -> list[Report]: ...
+
+    def predict(
+        self, source: Source | Sequence[Source], *, hook: Hook | None = None, on_error: OnError = "record"
+    ) -> Report | list[Report]:
+        """Tell which expression each face shows.
+
+        Args:
+            source: A path, an image (H, W, 3) or video (T, H, W, 3) array, `Frames`, or a list of these. Folders and
+                globs are expanded inside a list.
+            hook: Told about progress.
+            on_error: ``record``: a source that fails becomes a report with its error; ``raise``: it ends the run.
+
+        Returns:
+            One report, or a list of reports in the order of the sources.
+
+        Raises:
+            VlferError: Only with ``on_error="raise"``.
+        """
+        if isinstance(source, (str, Path, np.ndarray, Frames)):
+            (analysis,) = self.analyse([source], hook=hook, on_error=on_error)
+            return analysis.report
+        sources = list(chain.from_iterable(expand_paths([s]) if isinstance(s, (str, Path)) else [s] for s in source))
+        return [analysis.report for analysis in self.analyse(sources, hook=hook, on_error=on_error)]
+
+    def analyse(
+        self, sources: Sequence[Source], *, hook: Hook | None = None, on_error: OnError = "record"
+    ) -> Iterator[Analysis]:
+        """Yield one analysis a source, in order, as soon as it is known; the faces of many images share a batch.
+
+        Args:
+            sources: As in `predict`, already expanded.
+            hook: Told about progress.
+            on_error: As in `predict`.
+
+        Raises:
+            VlferError: Only with ``on_error="raise"``.
+        """
+        pending: list[_Row] = []
+        for number, source in enumerate(sources):
+            opened = self._guard(source, partial(self._open, source), on_error=on_error)
+            if isinstance(opened, Clip):
+                yield from self._finish(pending, on_error=on_error)
+                pending = []
+                clip = self._guard(source, partial(self._video, opened, hook=hook), on_error=on_error)
+                yield Analysis(clip) if isinstance(clip, Report) else clip
+            else:
+                pending.append(_Row(opened.source, failure=opened) if isinstance(opened, Report) else opened)
+            if sum(len(row.crops) for row in pending) >= self.config.batch_size or len(pending) >= MOST_PENDING:
+                yield from self._finish(pending, on_error=on_error)
+                pending = []
+            if hook is not None:
+                hook("sources", number + 1, len(sources))
+        yield from self._finish(pending, on_error=on_error)
+
+    def _guard(self, source: Source, step: Callable[[], T], *, on_error: OnError) -> T | Report:
+        """Run a step; turn whatever it raises into a report, so that the other sources are still done."""
+        try:
+            return step()
+        except Exception as error:
+            if on_error == "raise":
+                raise
+            return failed_report(source_name(source), error, provenance=self.provenance)
+
+    def _open(self, source: Source) -> _Row | Clip:
+        opened = open_source(source, fps=self.config.fps)
+        if isinstance(opened, Clip):
+            return opened
+        pixels = opened.pixels[0]
+        faces, note = self._find(pixels, effort="thorough")
+        if not faces:
+            raise NoFaceError("No face was found.", fix="--faces whole, if the image as a whole is one face.")
+        return _Row(source_name(source), faces, [self._crop(pixels, face) for face in faces], note)
+
+    def _score_crops(self, crops: list[UInt8Array]) -> Scores:
+        return self._score(self._encode(np.stack(crops)))
+
+    def _find(self, pixels: UInt8Array, *, effort: Effort) -> tuple[list[Face], str]:
+        return find_faces(pixels, detector=self.detector, mode=self.config.faces, effort=effort)
+
+    def _crop(self, pixels: UInt8Array, face: Face) -> UInt8Array:
+        return crop_face(pixels, face, size=self.encoder.spec.image_size, margin=self.config.margin)
+
+    def _encode(self, pixels: UInt8Array) -> Embedding:
+        return self.encoder.encode_images(pixels, batch_size=self.config.batch_size)
+
+    def _score(self, images: Embedding) -> Scores:
+        return score(images, self.labels, self.bank, temperature=self.temperature, **self._scoring)
+
+    def _finish(self, rows: list[_Row], *, on_error: OnError) -> Iterator[Analysis]:
+        """Encode and score the faces of all rows at once and yield their reports."""
+        crops = [crop for row in rows for crop in row.crops]
+        scores = self._guard("batch", partial(self._score_crops, crops), on_error=on_error) if crops else None
+        if isinstance(scores, Report) and len(rows) > 1:  # one row may have spoilt the batch for all
+            for row in rows:
+                yield from self._finish([row], on_error=on_error)
+            return
+        first = 0
+        for row in rows:
+            if row.failure is not None:
+                yield Analysis(row.failure)
+            elif isinstance(scores, Report):
+                yield Analysis(replace(scores, source=row.source))
+            elif scores is not None:
+                chosen = slice(first, first + len(row.faces))
+                own = replace(scores, similarity=scores.similarity[chosen], probability=scores.probability[chosen])
+                predictions = image_predictions(row.faces, own, note=self._note(row.note), **self._deciding)
+                yield Analysis(Report(row.source, "ok", predictions, provenance=self.provenance))
+            first += len(row.crops)
+
+    def _note(self, *notes: str) -> str:
+        return "; ".join(note for note in (*notes, ONE_LABEL if len(self.labels) == 1 else "") if note)
+
+    def _video(self, clip: Clip, *, hook: Hook | None) -> Analysis:
+        stream = embed_stream(
+            clip.chunks,
+            find=partial(self._find, effort="fast"),
+            crop=self._crop,
+            encode=self._encode,
+            on_frames=None if hook is None else lambda done: hook("frames", done, clip.n_frames),
+        )
+        parts = []
+        lengths: Any = {"window_s": self.config.window_s, "hop_s": self.config.hop_s, "frame_s": clip.frame_s}
+        note = self._note(*stream.notes)
+        for found in stream.tracks:
+            parts.append(segment_track(found, score=self._score, note=note, **lengths, **self._deciding))
+        timelines = tuple(timeline for timeline, _ in parts)
+        predictions = tuple(chain.from_iterable(segments for _, segments in parts))
+        if stream.failure is None and not predictions:
+            raise NoFaceError(f"No face was found in {stream.n_frames} frames.", fix="--fps 30, to look more often.")
+        report = Report(clip.source, "ok", predictions, provenance=self.provenance)
+        if stream.failure is not None:
+            report = broken_off_report(report, stream.failure, last_s=stream.last_s)
+        return Analysis(report, timelines)
+
+
+def load_pipeline(
+    backbone: str | None = None,
+    *,
+    labels: str | Path | Sequence[str] | LabelSet | None = None,
+    config_file: str | Path | None = None,
+    **settings: Any,
+) -> EmotionPipeline:
+    """Load everything that `EmotionPipeline` needs.
+
+    Args:
+        backbone: See `vlfer.models.registry`; "bundled" unless configured otherwise.
+        labels: A shipped set's name ("ekman7" unless configured otherwise), a YAML file, words separated by commas, a
+            list of words, or a `LabelSet`.
+        config_file: YAML file of settings.
+        settings: Fields of `vlfer.config.PredictConfig`: ``faces="whole"``, ``device="cuda"``, ``top=3``.
+
+    Raises:
+        PromptError: If the labels are unknown, empty, doubled or too long.
+        ConfigError: If a setting is unknown or out of range.
+        BackboneError: If the backbone is unknown or its weights cannot be loaded.
+        EnvironmentProblem: If the device or a library is missing.
+    """
+    named = str(labels) if labels is None or isinstance(labels, (str, Path)) else "given as objects"
+    overrides = {"backbone": backbone, "labels": None if labels is None else named, **settings}
+    config = load_config(config_file, overrides=overrides)
+    label_set = resolve_label_spec(config.labels if labels is None else labels)
+    detector = None if config.faces == "whole" else build_detector(config.detector, model_file=config.detector_file)
+    encoder = load_encoder(config.backbone, device=config.device)
+    bank = TextBank(encoder, cache_dir=cache_dir())
+    return EmotionPipeline(encoder, labels=label_set, bank=bank, detector=detector, config=config)
