@@ -1,0 +1,1 @@
+"""Training: the bundled backbone, and what adapts backbones to a user's data."""
