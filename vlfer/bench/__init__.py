@@ -1,0 +1,1 @@
+"""Benchmarks: they measure on this machine, print a table and write JSON."""

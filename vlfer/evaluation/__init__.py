@@ -1,0 +1,1 @@
+"""Measuring: data sets become a `Manifest`, a manifest becomes predictions, predictions become the field's figures."""
