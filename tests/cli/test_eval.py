@@ -1,0 +1,151 @@
+"""`vlfer eval` and `vlfer datasets` from the command line, with a tiny random backbone."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+FERPLUS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
+
+
+@pytest.fixture
+def crops(tmp_path):
+    """Twelve face crops from 48 px grey to 350 px colour, in a manifest without neutral and contempt."""
+    folder = tmp_path / "crops"
+    folder.mkdir()
+    lines = ["path,label,fold"]
+    for i in range(12):
+        side = (48, 112, 350)[i % 3]
+        shape = (side, side) if i % 3 == 0 else (side, side + i, 3)
+        pixels = np.random.default_rng(i).integers(0, 255, shape, dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+        lines.append(f"{i}.png,{FERPLUS[1 + i % 6]},{i % 2 + 1}")
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture
+def evaluate(run, tiny_backbone_name, tmp_path):
+    def call(*arguments, cache=tmp_path / "cache"):
+        return run("eval", *arguments, "--backbone", tiny_backbone_name, "--device", "cpu", "--cache", cache)
+
+    return call
+
+
+def test_manifest_of_crops_to_json(evaluate, crops, tmp_path):
+    given = ("manifest", "--manifest", crops / "manifest.csv", "--labels", "ferplus8", "--faces", "whole")
+    result = evaluate(*given, "--out", tmp_path / "run", "--format", "json")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert (report["n"], report["failed"]) == (12, 0)
+    assert report["absent"] == ["neutral", "contempt"]
+    assert set(report["folds"]) == {"1", "2"}
+    per_fold = [fold["war"] for fold in report["folds"].values()]
+    assert report["war"] == report["mean"]["war"] == pytest.approx(np.mean(per_fold))
+    assert report["per_class"]["happiness"]["n"] == 2
+    assert json.loads((tmp_path / "run" / "report.json").read_text()) == report
+    lines = list(csv.DictReader((tmp_path / "run" / "predictions.csv").open()))
+    assert [line["label"] for line in lines] == [FERPLUS[1 + i % 6] for i in range(12)]
+    assert float(lines[0]["p_neutral"]) <= max(float(lines[0][f"p_{name}"]) for name in FERPLUS)
+    assert sum(float(lines[0][f"p_{name}"]) for name in FERPLUS) == pytest.approx(1, abs=1e-4)
+    right = np.mean([line["label"] == line["prediction"] for line in lines])
+    assert report["pooled"]["war"] == pytest.approx(right)
+    again = json.loads(evaluate(*given, "--format", "json").stdout)
+    assert again["embeddings"] == {"from_cache": 12, "encoded": 0}
+    assert again["pooled"] == report["pooled"]
+
+
+def test_predictions_are_those_of_predict(evaluate, run, crops, tiny_backbone_name, tmp_path):
+    evaluate(
+        "manifest",
+        "--manifest",
+        crops / "manifest.csv",
+        "--labels",
+        "ferplus8",
+        "--faces",
+        "whole",
+        "--out",
+        tmp_path / "r",
+    )
+    images = [crops / f"{i}.png" for i in range(12)]
+    common = ("--labels", "ferplus8", "--faces", "whole", "--backbone", tiny_backbone_name, "--device", "cpu")
+    said = json.loads(run("predict", *images, *common, "--format", "json", "--top", "1").stdout)
+    lines = list(csv.DictReader((tmp_path / "r" / "predictions.csv").open()))
+    assert [line["prediction"] for line in lines] == [one["predictions"][0]["top"][0][0] for one in said]
+
+
+def test_missing_files_are_counted_and_end_with_one(evaluate, crops):
+    (crops / "3.png").unlink()
+    given = ("manifest", "--manifest", crops / "manifest.csv", "--labels", "ferplus8", "--faces", "whole")
+    result = evaluate(*given, "--format", "json")
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
+    assert (report["n"], report["failed"]) == (12, 1)
+    assert report["failed_rows"][0]["path"].endswith("3.png")
+    assert "3.png does not exist" in report["failed_rows"][0]["message"]
+
+
+def test_csv_and_table_are_data_on_stdout(evaluate, crops):
+    given = ("manifest", "--manifest", crops / "manifest.csv", "--labels", "ferplus8", "--faces", "whole")
+    rows = list(csv.reader(evaluate(*given, "--format", "csv").stdout.splitlines()))
+    assert rows[0] == ["part", "n", "failed", "WAR %", "UAR %", "UF1 %"]
+    assert rows[-1][:3] == ["mean of folds", "12", "0"]
+    table = evaluate(*given).stdout
+    assert "mean of folds" in table
+    assert "left out of the means: neutral, contempt" in table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words", "code"),
+    [
+        (["manifest"], "No manifest is named", 2),
+        (["dfew"], "folder of 'dfew' is not named", 2),
+        (["dfew", "--root", ".", "--manifest", "x.csv"], "--manifest was given", 2),
+        (["manifest", "--manifest", "nowhere.csv"], "does not exist", 1),
+        (["dfeww", "--root", "."], "Did you mean 'dfew'", 1),
+        (["manifest", "--manifest", "x.csv", "--frames", "0"], "--frames 0", 2),
+        (["manifest", "--manifest", "x.csv", "--reproduce", "exp-clp"], "Did you mean 'exp-clip'", 2),
+    ],
+)
+def test_mistakes_are_told(run, arguments, words, code):
+    result = run("eval", *arguments)
+    assert words in result.stderr
+    assert result.exit_code == code
+    assert result.stdout == ""
+
+
+def test_labels_that_are_not_asked_for_are_an_error_with_counts(run, crops):
+    result = run("eval", "manifest", "--manifest", crops / "manifest.csv", "--labels", "awe, polite smile")
+    assert result.exit_code == 1
+    assert "happiness 2" in result.stderr
+
+
+def test_datasets_are_listed_and_checked(run, tmp_path):
+    names = [row["name"] for row in json.loads(run("datasets", "--format", "json").stdout)]
+    assert {"dfew", "mafw", "rafdb", "ferplus"} <= set(names)
+    assert "EmoLabel_DataSplit" in run("datasets").stdout
+    for name in ("happy", "sad"):
+        (tmp_path / "d" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "d" / name / f"{name}.png")
+    result = run("datasets", "check", "folders", tmp_path / "d", "--manifest", tmp_path / "m.csv", "--format", "json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["labels"] == {"happy": 1, "sad": 1}
+    assert len((tmp_path / "m.csv").read_text().splitlines()) == 3
+    incomplete = run("datasets", "check", "jaffe", tmp_path / "d")
+    assert incomplete.exit_code == 1
+    assert "KA.AN1.39.tiff" in incomplete.stderr
+
+
+def test_help_of_eval_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom vlfer.cli.main import app\n"
+        "try:\n    app(['eval', '--help'])\nexcept SystemExit:\n    pass\n"
+        "print([m for m in ('torch', 'numpy', 'cv2') if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+    assert "WAR is accuracy" in " ".join(done.stdout.split())
