@@ -5,9 +5,9 @@ import pytest
 
 from vlfer.errors import ConfigError, DataError, PromptError
 from vlfer.evaluation.manifest import Manifest, Row
-from vlfer.evaluation.metrics import compute_metrics
 from vlfer.evaluation.protocols import by_subject_groups, mean_of_folds, plan_test, training_rows
 from vlfer.evaluation.reproduce import PRESETS, find_preset, raw_pixel_encoder, resolve_config
+from vlfer.metrics import compute_metrics
 from vlfer.text.labels import load_label_set
 from vlfer.types import Label, LabelSet
 

@@ -22,10 +22,10 @@ from vlfer.errors import ConfigError, DataError
 from vlfer.evaluation.embed import Clip, EmbeddingStore
 from vlfer.evaluation.encode import Failure
 from vlfer.evaluation.manifest import Manifest
-from vlfer.evaluation.metrics import FAILED, Metrics, compute_metrics
 from vlfer.evaluation.protocols import by_subject_groups, plan_test, training_rows
 from vlfer.evaluation.run import Words, mean_direction
 from vlfer.evaluation.significance import bootstrap_intervals
+from vlfer.metrics import FAILED, Metrics, compute_metrics
 from vlfer.scoring import Pooling, score_sentences
 from vlfer.types import Embedding, FloatArray, IntArray, LabelSet
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from vlfer.config import write_atomically
 from vlfer.errors import DataError
-from vlfer.evaluation.metrics import compute_metrics
 from vlfer.evaluation.mie_loso import Pooled, leaky_claim
+from vlfer.metrics import compute_metrics
 from vlfer.micro.samples import FlowSamples
 from vlfer.types import IntArray
 

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from vlfer.errors import ShapeError
-from vlfer.evaluation.metrics import confusion_matrix, uf1
+from vlfer.metrics import confusion_matrix, uf1
 from vlfer.types import IntArray
 
 Span = tuple[float, float]

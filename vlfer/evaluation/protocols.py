@@ -11,7 +11,7 @@ import numpy as np
 
 from vlfer.errors import DataError
 from vlfer.evaluation.manifest import Manifest
-from vlfer.evaluation.metrics import Metrics
+from vlfer.metrics import Metrics
 from vlfer.types import IntArray
 
 Protocol = Literal["auto", "all", "folds", "loso", "subject-kfold"]

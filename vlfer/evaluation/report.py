@@ -14,8 +14,8 @@ import yaml
 
 from vlfer.config import write_atomically
 from vlfer.evaluation.encode import Failure
-from vlfer.evaluation.metrics import FAILED
 from vlfer.evaluation.run import Evaluation
+from vlfer.metrics import FAILED
 
 HEADLINE = ("war", "uar", "uf1", "auc", "ece")
 

@@ -16,11 +16,11 @@ from vlfer.evaluation.embed import Clip, EmbeddingStore
 from vlfer.evaluation.encode import Encoded, Engine, Failure, ImageEncoder, Progress, encode_rows
 from vlfer.evaluation.manifest import Manifest
 from vlfer.evaluation.media import Fit, Recipe, Sampling
-from vlfer.evaluation.metrics import FAILED, Metrics, compute_metrics
 from vlfer.evaluation.protocols import Plan, mean_of_folds
 from vlfer.evaluation.protocols import Protocol as TestProtocol
 from vlfer.evaluation.significance import bootstrap_intervals
 from vlfer.faces.detect import FaceDetector
+from vlfer.metrics import FAILED, Metrics, compute_metrics
 from vlfer.scoring import Pooling, score_sentences
 from vlfer.text.bank import Ensemble, embed_labels
 from vlfer.types import Embedding, FloatArray, IntArray, LabelSet

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlfer.errors import ShapeError
-from vlfer.evaluation.metrics import FAILED, Float64, confusion_matrix, uar, uf1, war
+from vlfer.metrics import FAILED, Float64, confusion_matrix, uar, uf1, war
 from vlfer.types import IntArray
 
 _CHUNK = 200  # samples drawn at once: (200, 43, 44) counts are 3 MB

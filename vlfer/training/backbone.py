@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from vlfer.config import write_atomically
 from vlfer.errors import ConfigError
+from vlfer.metrics import fit_temperature, risk_coverage, softmax, summary, war_uar
 from vlfer.models.bundled import TEXT_PACKAGE, build_bundled, load_bundled, save_bundled, text_folder
 from vlfer.models.mobileface import widen_grey_stem
 from vlfer.models.openclip import OpenClipEncoder
@@ -43,7 +44,6 @@ from vlfer.training.image_stage import (
     to_pixels,
     vote_logits,
 )
-from vlfer.training.measures import fit_temperature, risk_coverage, softmax, summary, war_uar
 from vlfer.training.recipe import BackboneRecipe
 from vlfer.training.text_stage import adapt_text_tower, pool_texts
 from vlfer.types import Embedding, FloatArray, IntArray, Label, LabelSet, UInt8Array

@@ -7,16 +7,22 @@ from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score, roc_auc_score
 
 from vlfer.errors import ShapeError
-from vlfer.evaluation.metrics import (
+from vlfer.evaluation.significance import bootstrap_intervals, compare_runs, mcnemar_exact
+from vlfer.evaluation.wheel import WHEEL, find_sector, open_vocabulary_f
+from vlfer.metrics import (
     FAILED,
     compute_metrics,
     confusion_matrix,
     expected_calibration_error,
+    fit_temperature,
+    risk_coverage,
+    softmax,
+    summary,
     uar,
+    vote_agreement,
     war,
+    war_uar,
 )
-from vlfer.evaluation.significance import bootstrap_intervals, compare_runs, mcnemar_exact
-from vlfer.evaluation.wheel import WHEEL, find_sector, open_vocabulary_f
 
 ABC = ("a", "b", "c")
 
@@ -193,3 +199,34 @@ def test_open_vocabulary_f():
     assert none.unknown == ("zorp",)
     with pytest.raises(ShapeError):
         open_vocabulary_f([[]], [["joy"]])
+
+
+def test_the_fitted_temperature_recovers_the_one_that_labels_were_drawn_with():
+    rng = np.random.default_rng(0)
+    similarity = rng.uniform(-0.3, 0.3, (4000, 5)).astype(np.float32)
+    probability = softmax(similarity / 0.1)
+    truth = np.array([rng.choice(5, p=p / p.sum()) for p in probability.astype(np.float64)])
+    assert fit_temperature(similarity, truth) == pytest.approx(0.1, rel=0.1)
+
+
+def test_risk_falls_with_coverage_where_confidence_means_something():
+    probability = np.array([[0.9, 0.1], [0.8, 0.2], [0.55, 0.45], [0.55, 0.45]], np.float32)
+    rows = risk_coverage(probability, ints(0, 0, 0, 1))
+    assert (rows[0]["coverage"], rows[0]["accuracy"]) == (1.0, 0.75)
+    assert (rows[-1]["threshold"], rows[-1]["coverage"], rows[-1]["accuracy"]) == (0.8, 0.5, 1.0)
+
+
+def test_agreement_looks_at_disputed_faces_only():
+    votes = np.array([[10, 0, 0], [5, 4, 1]], np.float32)
+    assert vote_agreement(np.array([[0.0, 0.2, 0.8], [0.6, 0.3, 0.1]], np.float32), votes) == pytest.approx(1.0)
+    assert np.isnan(vote_agreement(votes[:1], votes[:1]))
+
+
+def test_a_summary_is_the_figures_of_the_whole_module():
+    truth, prediction, probability = random_rows()
+    votes = np.eye(4, dtype=np.float32)[truth]
+    got = summary(np.log(probability), 1.0, votes, tuple("abcd"))
+    full = compute_metrics(truth, prediction, classes=tuple("abcd"), probability=probability)
+    assert (got["n"], got["war"], got["uar"]) == (300, round(full.war, 4), round(full.uar, 4))
+    assert got["ece"] == pytest.approx(full.ece, abs=1e-4)
+    assert war_uar(prediction, truth) == (full.war, full.uar)

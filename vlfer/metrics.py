@@ -8,7 +8,8 @@ detector that gives up on hard faces. The figures over the answered rows alone a
 A declared class without a single sample has no recall and no F1. It is named in ``absent`` and left out of the means,
 as recall is undefined there; a prediction of such a class is still an error of the true class.
 
-All figures are fractions from 0 to 1; reports print percent where they say so.
+All figures are fractions from 0 to 1; reports print percent where they say so. This is the one home of these figures:
+training, evaluation and benchmarks take them from here.
 """
 
 from __future__ import annotations
@@ -278,6 +279,104 @@ def expected_calibration_error(truth: IntArray, probability: FloatArray, *, bins
     place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     gaps = np.bincount(place, weights=confidence - right, minlength=bins)
     return float(np.abs(gaps).sum() / len(truth))
+
+
+def softmax(logits: FloatArray) -> FloatArray:
+    """Return the softmax over the last axis, float32."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), np.float32)
+
+
+def fit_temperature(similarity: FloatArray, truth: IntArray) -> float:
+    """Return the temperature of least negative log likelihood (Guo et al., ICML 2017), between 0.005 and 1.
+
+    Args:
+        similarity: (N, C) float32 cosine similarities.
+        truth: (N,) int64.
+    """
+    from scipy.optimize import minimize_scalar  # here: it takes longer to load than most commands to run
+
+    def loss(log_temperature: float) -> float:
+        probability = softmax(similarity / np.exp(log_temperature))
+        return float(-np.log(np.maximum(probability[np.arange(len(truth)), truth], 1e-9)).mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.005), 0.0), method="bounded").x))
+
+
+def vote_agreement(probability: FloatArray, votes: FloatArray, *, split_below: float = 0.6) -> float:
+    """Return the mean Spearman correlation with the votes on faces whose majority is below ``split_below``.
+
+    Args:
+        probability: (N, C) float32.
+        votes: (N, C) counts or weights.
+        split_below: Share of the votes of the most frequent class.
+
+    Returns:
+        -1 to 1, NaN if annotators agree on every face.
+    """
+    from scipy.stats import spearmanr
+
+    shares = votes / votes.sum(axis=1, keepdims=True)
+    rows = np.flatnonzero(shares.max(axis=1) < split_below)
+    values = [spearmanr(probability[i], shares[i]).statistic for i in rows]
+    return float(np.nanmean(values)) if values else float("nan")
+
+
+def risk_coverage(probability: FloatArray, truth: IntArray) -> list[dict[str, float]]:
+    """Return coverage and accuracy of the answered rows for thresholds on the top probability.
+
+    Args:
+        probability: (N, C) float32.
+        truth: (N,) int64.
+    """
+    top, right = probability.max(axis=1), probability.argmax(axis=1) == truth
+    rows = []
+    for threshold in np.arange(0.0, 1.0, 0.1):
+        answered = top >= threshold
+        if answered.any():
+            rows.append(
+                {
+                    "threshold": round(float(threshold), 2),
+                    "coverage": round(float(answered.mean()), 4),
+                    "accuracy": round(float(right[answered].mean()), 4),
+                }
+            )
+    return rows
+
+
+def war_uar(prediction: IntArray, truth: IntArray) -> tuple[float, float]:
+    """Return accuracy, and the mean recall over the classes that occur in ``truth``; both are (N,) int64."""
+    n_classes = 1 + int(max(prediction.max(), truth.max()))
+    confusion = confusion_matrix(truth, prediction, n_classes=n_classes)
+    return float(war(confusion)), float(uar(confusion))
+
+
+def summary(similarity: FloatArray, temperature: float, votes: FloatArray, classes: Sequence[str]) -> dict[str, Any]:
+    """Return rounded figures of (N, C) similarities against (N, C) votes, as a model card shows them.
+
+    Args:
+        similarity: (N, C) float32 cosine similarities.
+        temperature: What they are divided by before a softmax.
+        votes: (N, C) counts or weights; the class of most votes is the true one.
+        classes: The C declared classes.
+    """
+    truth = votes.argmax(axis=1).astype(np.int64)
+    probability = softmax(similarity / temperature)
+    figures = compute_metrics(
+        truth, probability.argmax(axis=1).astype(np.int64), classes=classes, probability=probability
+    )
+
+    def rounded(value: float | None) -> float | None:
+        return None if value is None else round(value, 4)
+
+    return {
+        "n": figures.n,
+        "war": rounded(figures.war),
+        "uar": rounded(figures.uar),
+        "ece": rounded(figures.ece),
+        "spearman_split_votes": rounded(vote_agreement(probability, votes)),
+        "recall": {c.name: rounded(c.recall) for c in figures.per_class if c.recall is not None},
+    }
 
 
 def _ratio(over: Float64, under: NDArray[Any]) -> Float64:
