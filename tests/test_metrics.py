@@ -201,6 +201,23 @@ def test_open_vocabulary_f():
         open_vocabulary_f([[]], [["joy"]])
 
 
+def test_a_comparison_by_folds_is_about_means_over_folds():
+    rng = np.random.default_rng(3)
+    truth = rng.integers(0, 3, 400)
+    a = np.where(rng.random(400) < 0.7, truth, (truth + 1) % 3)
+    b = np.where(rng.random(400) < 0.5, truth, (truth + 1) % 3)
+    folds = (np.arange(400) < 30).astype(np.int64)
+    got = compare_runs(truth, a, b, n_classes=3, folds=folds, samples=500)
+    by_hand = np.mean([(a == truth)[folds == k].mean() - (b == truth)[folds == k].mean() for k in (0, 1)])
+    assert got.difference["war"] == pytest.approx(by_hand)
+    assert got.folds == 2
+    low, high = got.interval["war"]
+    assert low < by_hand < high
+    pooled = compare_runs(truth, a, b, n_classes=3, samples=500)
+    assert pooled.difference["war"] == pytest.approx((a == truth).mean() - (b == truth).mean())
+    assert high - low > pooled.interval["war"][1] - pooled.interval["war"][0]  # the small fold weighs as much
+
+
 def test_the_fitted_temperature_recovers_the_one_that_labels_were_drawn_with():
     rng = np.random.default_rng(0)
     similarity = rng.uniform(-0.3, 0.3, (4000, 5)).astype(np.float32)

@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from vlfer.cli import backbones, bench, datasets, doctor, eval, labels, mie, predict, prompts, train_backbone
+from vlfer.cli import (
+    backbones,
+    bench,
+    datasets,
+    doctor,
+    eval,
+    eval_compare,
+    labels,
+    mie,
+    predict,
+    prompts,
+    train_backbone,
+)
 from vlfer.cli.exits import ReportingGroup
 
 app = typer.Typer(
@@ -24,6 +36,7 @@ app = typer.Typer(
 COMMANDS: dict[str, Callable[..., None]] = {
     "predict": predict.predict,
     "eval": eval.evaluate,
+    "eval-compare": eval_compare.eval_compare,
     "train-backbone": train_backbone.train_backbone,
     "doctor": doctor.doctor,
 }

@@ -109,6 +109,7 @@ def predictions_csv(evaluation: Evaluation) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(
         ["path", "label", "prediction", "status", "error_type", "message", "fold", "subject", "start_s", "end_s"]
+        + ["split", "box"]
         + [f"p_{name}" for name in names]
     )
     rows = zip(evaluation.plan.manifest.rows, evaluation.encoded.places, strict=True)
@@ -123,6 +124,8 @@ def predictions_csv(evaluation: Evaluation) -> str:
                 row.subject,
                 "" if row.start_s is None else row.start_s,
                 "" if row.end_s is None else row.end_s,
+                row.split,
+                "" if row.box is None else " ".join(f"{side:g}" for side in row.box),
             ]
             + ([""] * len(names) if failed else [f"{p:.6f}" for p in evaluation.probability[i]])
         )

@@ -31,6 +31,10 @@ class PairedTest:
         difference: Figure of A minus figure of B, by name ("war", "uar", "uf1").
         interval: Bootstrap interval of each difference.
         bootstrap_p: Two-sided bootstrap p-value of each difference.
+        a: Figures of A.
+        b: Figures of B.
+        folds: Number of folds over which the figures are means; 0 if they are over all rows.
+        least_p: The smallest bootstrap p-value that so many samples can give.
     """
 
     n: int
@@ -40,17 +44,24 @@ class PairedTest:
     difference: dict[str, float]
     interval: dict[str, tuple[float, float]]
     bootstrap_p: dict[str, float]
+    a: dict[str, float]
+    b: dict[str, float]
+    folds: int
+    least_p: float
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
         return {
             "n": self.n,
+            "folds": self.folds,
+            "figures": {"a": dict(self.a), "b": dict(self.b)},
             "only_a": self.only_a,
             "only_b": self.only_b,
             "mcnemar_p": self.mcnemar_p,
             "difference": dict(self.difference),
             "interval": {name: list(pair) for name, pair in self.interval.items()},
             "bootstrap_p": dict(self.bootstrap_p),
+            "bootstrap_p_least": self.least_p,
         }
 
 
@@ -91,6 +102,7 @@ def compare_runs(
     prediction_b: IntArray,
     *,
     n_classes: int,
+    folds: IntArray | None = None,
     level: float = 0.95,
     samples: int = 2000,
     seed: int = 0,
@@ -102,6 +114,8 @@ def compare_runs(
         prediction_a: (N,) int64 of run A, `FAILED` allowed.
         prediction_b: (N,) int64 of run B, `FAILED` allowed.
         n_classes: C.
+        folds: (N,) int64; figures are unweighted means over folds and samples are drawn within each. None takes all
+            rows together.
         level: Of the bootstrap interval.
         samples: Bootstrap samples.
         seed: Of the random generator.
@@ -115,32 +129,49 @@ def compare_runs(
     """
     if not len(truth):
         raise ShapeError("There is no row to compare on.", why="Both runs are empty.")
-    full_a = confusion_matrix(truth, prediction_a, n_classes=n_classes)
-    full_b = confusion_matrix(truth, prediction_b, n_classes=n_classes)
-    triples = np.stack([truth, prediction_a, prediction_b], axis=1)
-    cells, counts = np.unique(triples, axis=0, return_counts=True)
+    everything = [np.arange(len(truth))]
+    parts = everything if folds is None else [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
     rng = np.random.default_rng(seed)
-    drawn: dict[str, list[Float64]] = {"war": [], "uar": [], "uf1": []}
-    for start in range(0, samples, _CHUNK):
-        size = min(_CHUNK, samples - start)
-        draw = rng.multinomial(len(truth), counts / len(truth), size=size)
-        a = _figures(_scatter(draw, cells[:, 0], cells[:, 1], n_classes))
-        b = _figures(_scatter(draw, cells[:, 0], cells[:, 2], n_classes))
-        for name, values in drawn.items():
-            values.append(a[name] - b[name])
+    whole: dict[str, list[Float64]] = {"a": [], "b": []}
+    spread = {name: np.zeros(samples) for name in ("war", "uar", "uf1")}
+    for rows in parts:
+        pair = (truth[rows], prediction_a[rows], prediction_b[rows])
+        for side, prediction in (("a", pair[1]), ("b", pair[2])):
+            figures = _figures(confusion_matrix(pair[0], prediction, n_classes=n_classes))
+            whole[side].append(np.array([figures[name] for name in spread]))
+        for name, values in _paired_samples(*pair, n_classes=n_classes, samples=samples, rng=rng).items():
+            spread[name] += values / len(parts)
+    mean_a, mean_b = (dict(zip(spread, np.mean(whole[side], axis=0).tolist(), strict=True)) for side in ("a", "b"))
     right_a, right_b = prediction_a == truth, prediction_b == truth
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
-    spread = {name: np.concatenate(values) for name, values in drawn.items()}
-    whole_a, whole_b = _figures(full_a), _figures(full_b)
     return PairedTest(
         n=len(truth),
         only_a=only_a,
         only_b=only_b,
         mcnemar_p=mcnemar_exact(only_a, only_b),
-        difference={name: float(whole_a[name] - whole_b[name]) for name in spread},
+        difference={name: mean_a[name] - mean_b[name] for name in spread},
         interval={name: _interval(values, level) for name, values in spread.items()},
         bootstrap_p={name: _two_sided(values) for name, values in spread.items()},
+        a=mean_a,
+        b=mean_b,
+        folds=0 if folds is None else len(parts),
+        least_p=1.0 / samples,
     )
+
+
+def _paired_samples(
+    truth: IntArray, a: IntArray, b: IntArray, *, n_classes: int, samples: int, rng: np.random.Generator
+) -> dict[str, Float64]:
+    """Return (samples,) differences of each figure; both runs are measured on the same drawn rows."""
+    cells, counts = np.unique(np.stack([truth, a, b], axis=1), axis=0, return_counts=True)
+    drawn: dict[str, list[Float64]] = {"war": [], "uar": [], "uf1": []}
+    for start in range(0, samples, _CHUNK):
+        draw = rng.multinomial(len(truth), counts / len(truth), size=min(_CHUNK, samples - start))
+        of_a = _figures(_scatter(draw, cells[:, 0], cells[:, 1], n_classes))
+        of_b = _figures(_scatter(draw, cells[:, 0], cells[:, 2], n_classes))
+        for name, values in drawn.items():
+            values.append(of_a[name] - of_b[name])
+    return {name: np.concatenate(values) for name, values in drawn.items()}
 
 
 def mcnemar_exact(only_a: int, only_b: int) -> float:
