@@ -22,7 +22,7 @@ from vlfer.reporting import ONE_LABEL, Analysis, broken_off_report, failed_repor
 from vlfer.scoring import score
 from vlfer.segments import segment_track
 from vlfer.sources import Clip, Source, open_source, source_name
-from vlfer.stream import embed_stream
+from vlfer.stream import EmbeddedStream, embed_stream
 from vlfer.text.bank import TextBank
 from vlfer.text.labels import resolve_label_spec
 from vlfer.types import Embedding, Face, Frames, LabelSet, Report, Scores, UInt8Array
@@ -150,21 +150,24 @@ class EmotionPipeline:
         if isinstance(opened, Clip):
             return opened
         pixels = opened.pixels[0]
-        faces, note = self._find(pixels, effort="thorough")
+        faces, note = self.find(pixels, effort="thorough")
         if not faces:
             raise NoFaceError("No face was found.", fix="--faces whole, if the image as a whole is one face.")
-        return _Row(source_name(source), faces, [self._crop(pixels, face) for face in faces], note)
+        return _Row(source_name(source), faces, [self.crop(pixels, face) for face in faces], note)
 
     def _score_crops(self, crops: list[UInt8Array]) -> Scores:
-        return self._score(self._encode(np.stack(crops)))
+        return self._score(self.encode(np.stack(crops)))
 
-    def _find(self, pixels: UInt8Array, *, effort: Effort) -> tuple[list[Face], str]:
+    def find(self, pixels: UInt8Array, *, effort: Effort) -> tuple[list[Face], str]:
+        """Return the faces of one image (H, W, 3), as configured, and a note on how they were found."""
         return find_faces(pixels, detector=self.detector, mode=self.config.faces, effort=effort)
 
-    def _crop(self, pixels: UInt8Array, face: Face) -> UInt8Array:
+    def crop(self, pixels: UInt8Array, face: Face) -> UInt8Array:
+        """Cut out one face as the encoder wants it, (S, S, 3)."""
         return crop_face(pixels, face, size=self.encoder.spec.image_size, margin=self.config.margin)
 
-    def _encode(self, pixels: UInt8Array) -> Embedding:
+    def encode(self, pixels: UInt8Array) -> Embedding:
+        """Encode N crops (N, S, S, 3)."""
         return self.encoder.encode_images(pixels, batch_size=self.config.batch_size)
 
     def _score(self, images: Embedding) -> Scores:
@@ -195,13 +198,24 @@ class EmotionPipeline:
         return "; ".join(note for note in (*notes, ONE_LABEL if len(self.labels) == 1 else "") if note)
 
     def _video(self, clip: Clip, *, hook: Hook | None) -> Analysis:
-        stream = embed_stream(
+        return self.tell(clip, self.watch(clip, hook=hook))
+
+    def watch(self, clip: Clip, *, hook: Hook | None = None) -> EmbeddedStream:
+        """Find, follow and encode the faces of an opened video; `tell` scores them, for any labels."""
+        return embed_stream(
             clip.chunks,
-            find=partial(self._find, effort="fast"),
-            crop=self._crop,
-            encode=self._encode,
+            find=partial(self.find, effort="fast"),
+            crop=self.crop,
+            encode=self.encode,
             on_frames=None if hook is None else lambda done: hook("frames", done, clip.n_frames),
         )
+
+    def tell(self, clip: Clip, stream: EmbeddedStream) -> Analysis:
+        """Score and cut into segments what `watch` saw.
+
+        Raises:
+            NoFaceError: If no frame shows a face.
+        """
         parts = []
         lengths: Any = {"window_s": self.config.window_s, "hop_s": self.config.hop_s, "frame_s": clip.frame_s}
         note = self._note(*stream.notes)
