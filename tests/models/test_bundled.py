@@ -130,7 +130,7 @@ def test_space_follows_the_weights(folder: Path, tmp_path: Path) -> None:
 
 
 def test_own_tower_and_other_projections(tmp_path: Path, synthetic_frames: Frames) -> None:
-    config = config_for(bundled.OWN_TOWERS[0], proj=None, text_proj="mlp")
+    config = config_for(bundled.OWN_TOWERS[-1], proj="linear", text_proj="mlp")
     folder = bundled.save_bundled(bundled.build_bundled(config), tmp_path / "m", config=config, card={})
     encoder = bundled.load_bundled(folder)
     assert encoder.encode_images(synthetic_frames.pixels[:2]).vectors.shape == (2, 384)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from vlfer.errors import DataError
+from vlfer.models.face_tower import BranchName
 from vlfer.training.data import load_voted_faces
 from vlfer.training.geometry import NAMES
 from vlfer.training.image_stage import Geometry, ImageStage, sampling_weights
@@ -14,22 +15,24 @@ from vlfer.training.recipe import BackboneRecipe
 
 
 def _recipe(archive: Path, **image: object) -> BackboneRecipe:
-    settings = {"start": "random", "image_size": 32, "frozen_stages": 1, "epochs": 2, "batch_size": 16, **image}
+    settings = {"start": "random", "frozen_stages": 1, "epochs": 2, "batch_size": 16, **image}
+    networks = {"mobileface": settings, "lite0": settings}
     return BackboneRecipe.model_validate(
-        {"data": {"train": archive}, "image": settings, "precision": "fp32", "compile": False, "threads": 1}
+        {"data": {"train": archive}, "image": networks, "precision": "fp32", "compile": False, "threads": 1}
     )
 
 
-def _stage(archive: Path, folder: Path, **image: object) -> ImageStage:
+def _stage(archive: Path, folder: Path, *, name: BranchName = "mobileface", **image: object) -> ImageStage:
     recipe = _recipe(archive, **image)
     faces = load_voted_faces(archive, classes=recipe.classes)
     measured = np.random.default_rng(0).normal(size=(len(faces), len(NAMES))).astype(np.float32)
     folder.mkdir(exist_ok=True)
-    return ImageStage(recipe, faces, Geometry.standardise(measured), folder)
+    return ImageStage(recipe, name, faces, Geometry.standardise(measured), folder)
 
 
-def test_a_resumed_run_gives_the_same_weights(archive: Path, tmp_path: Path) -> None:
-    whole = _stage(archive, tmp_path / "whole")
+@pytest.mark.parametrize("name", ["mobileface", "lite0"])
+def test_a_resumed_run_gives_the_same_weights(archive: Path, tmp_path: Path, name: BranchName) -> None:
+    whole = _stage(archive, tmp_path / "whole", name=name)
     whole.run()
 
     class StopRunError(Exception):
@@ -40,8 +43,8 @@ def test_a_resumed_run_gives_the_same_weights(archive: Path, tmp_path: Path) -> 
             raise StopRunError
 
     with pytest.raises(StopRunError):
-        _stage(archive, tmp_path / "parts").run(on_epoch=stop)
-    resumed = _stage(archive, tmp_path / "parts")
+        _stage(archive, tmp_path / "parts", name=name).run(on_epoch=stop)
+    resumed = _stage(archive, tmp_path / "parts", name=name)
     assert resumed.step == resumed.steps_per_epoch
     resumed.run()
     for name, value in whole.averaged().state_dict().items():

@@ -10,17 +10,17 @@ from vlfer.training.recipe import load_recipe
 
 
 def test_the_shipped_recipe_is_valid_and_can_be_overridden() -> None:
-    recipe = load_recipe(resource_dir("configs") / "bundled.yaml", overrides=["image.epochs=2", "seed=5"])
-    assert (recipe.image.epochs, recipe.seed) == (2, 5)
+    recipe = load_recipe(resource_dir("configs") / "bundled.yaml", overrides=["image.lite0.epochs=2", "seed=5"])
+    assert (recipe.image["lite0"].epochs, recipe.seed) == (2, 5)
 
 
 def test_all_mistakes_are_told_at_once_with_the_near_key(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
-    path.write_text("data: {train: a.npz}\nimage: {epoch: 3, batch_size: one}\n")
+    path.write_text("data: {train: a.npz}\nimage: {lite0: {epoch: 3, batch_size: one}}\n")
     with pytest.raises(ConfigError) as told:
         load_recipe(path)
     assert "Did you mean 'epochs'?" in str(told.value)
-    assert "image.batch_size" in str(told.value)
+    assert "image.lite0.batch_size" in str(told.value)
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", "a: [", ""])
@@ -33,4 +33,4 @@ def test_no_mapping_is_an_error(tmp_path: Path, content: str) -> None:
 
 def test_an_override_without_value_is_an_error() -> None:
     with pytest.raises(ConfigError, match="sets nothing"):
-        load_recipe(resource_dir("configs") / "bundled.yaml", overrides=["image.epochs"])
+        load_recipe(resource_dir("configs") / "bundled.yaml", overrides=["image.lite0.epochs"])

@@ -21,7 +21,7 @@ from vlfer.config import write_atomically
 from vlfer.errors import ConfigError
 from vlfer.metrics import fit_temperature, risk_coverage, softmax, summary, war_uar
 from vlfer.models.bundled import TEXT_PACKAGE, build_bundled, load_bundled, save_bundled, text_folder
-from vlfer.models.mobileface import widen_grey_stem
+from vlfer.models.face_tower import BRANCH_SIZE, FaceTower, timm_name
 from vlfer.models.openclip import OpenClipEncoder
 from vlfer.scoring import score
 from vlfer.text.bank import TextBank
@@ -37,7 +37,6 @@ from vlfer.training.image_stage import (
     PIXEL_STD,
     Geometry,
     ImageStage,
-    TowerWithHeads,
     resize_faces,
     sampling_weights,
     standardise,
@@ -73,13 +72,29 @@ def train_backbone(recipe: BackboneRecipe, folder: Path, *, hook: Hook | None = 
     faces = load_voted_faces(recipe.data.train, classes=recipe.classes)
     split = split_by_content(faces.images, validation=recipe.data.validation, test=recipe.data.test, seed=recipe.seed)
     train, geometry = _training_part(recipe, faces, split["train"], folder, hook=hook)
-    stage = ImageStage(recipe, train, geometry, folder)
-    stage.run(hook=hook, on_epoch=_epoch_report(recipe, faces.take(split["validation"])))
-    tower = stage.averaged()
+    tower = _image_tower(recipe, train, geometry, faces.take(split["validation"]), folder, hook=hook)
     transformer, tokenizer = _text_tower(recipe, folder, hook=hook)
     aligner = _align(recipe, train, geometry, tower, transformer, tokenizer, folder, hook=hook)
     model = assemble(recipe, tower, transformer, aligner)
     return _finish(recipe, model, faces, split, folder)
+
+
+def _image_tower(
+    recipe: BackboneRecipe,
+    train: VotedFaces,
+    geometry: Geometry,
+    validation: VotedFaces,
+    folder: Path,
+    *,
+    hook: Hook | None,
+) -> FaceTower:
+    """Train the networks one after another and put them side by side."""
+    tower = FaceTower(tuple(recipe.image))
+    for name in recipe.image:
+        stage = ImageStage(recipe, name, train, geometry, folder)
+        stage.run(hook=hook, on_epoch=_epoch_report(recipe, BRANCH_SIZE[name], validation))
+        tower.branches[name].load_state_dict(stage.averaged().tower.state_dict())
+    return tower.eval().to(memory_format=torch.channels_last)
 
 
 def _claim(folder: Path, recipe: BackboneRecipe) -> None:
@@ -108,9 +123,10 @@ def _training_part(
     return faces.take(rows), Geometry.standardise(measured[rows])
 
 
-def _epoch_report(recipe: BackboneRecipe, validation: VotedFaces) -> Callable[[ImageStage, dict[str, Any]], None]:
+def _epoch_report(
+    recipe: BackboneRecipe, size: int, validation: VotedFaces
+) -> Callable[[ImageStage, dict[str, Any]], None]:
     """Return what adds validation figures, without and with half of the class prior, to the log of an epoch."""
-    size = recipe.image.image_size
     sets = {"validation": (resize_faces(validation.images, size=size), validation.majority)}
     if recipe.data.out_of_domain:
         images, labels = load_labelled_jpegs(recipe.data.out_of_domain)
@@ -148,7 +164,7 @@ def _align(
     recipe: BackboneRecipe,
     train: VotedFaces,
     geometry: Geometry,
-    tower: TowerWithHeads,
+    tower: FaceTower,
     transformer: nn.Module,
     tokenizer: Any,
     folder: Path,
@@ -160,7 +176,7 @@ def _align(
         features, shapes = _image_features(recipe, train, geometry, tower, hook=hook)
         save_file({"features": features, "geometry": shapes}, str(path))
     stored = load_file(str(path))
-    balance = recipe.image.balance
+    balance = next(iter(recipe.image.values())).balance
     faces = FaceFeatures(
         features=stored["features"].float(),
         votes=torch.from_numpy(train.distribution),
@@ -174,10 +190,10 @@ def _align(
 
 @torch.inference_mode()
 def _image_features(
-    recipe: BackboneRecipe, train: VotedFaces, geometry: Geometry, tower: TowerWithHeads, *, hook: Hook | None
+    recipe: BackboneRecipe, train: VotedFaces, geometry: Geometry, tower: FaceTower, *, hook: Hook | None
 ) -> tuple[Tensor, Tensor]:
     """Return (V, N, D) float16 features and (V, N, G) geometry: one plain view, the others augmented."""
-    size, pixels = recipe.image.image_size, to_pixels(train.images)
+    size, pixels = tower.image_size, to_pixels(train.images)
     views, shapes = [], []
     for view in range(recipe.align.views):
         rows, shape = [], geometry.plain.copy()
@@ -190,7 +206,7 @@ def _image_features(
                 part, flip = augment(part, size=size, generator=generator)
                 chosen = np.flatnonzero(flip.numpy()) + start
                 shape[chosen] = geometry.mirrored[chosen]
-            rows.append(tower.tower(standardise(part)).half())
+            rows.append(tower.features_of_grey(standardise(part)).half())
             if hook:
                 hook("features", view * len(pixels) + start, recipe.align.views * len(pixels))
         views.append(torch.cat(rows))
@@ -229,10 +245,10 @@ def open_clip_config(recipe: BackboneRecipe) -> dict[str, Any]:
         "model_cfg": {
             "embed_dim": DIMENSION,
             "vision_cfg": {
-                "timm_model_name": "vlfer_mobileface",
+                "timm_model_name": timm_name(tuple(recipe.image)),
                 "timm_pool": "",
                 "timm_proj": "linear",
-                "image_size": recipe.image.image_size,
+                "image_size": max(BRANCH_SIZE[name] for name in recipe.image),
             },
             "text_cfg": {
                 "hf_model_name": TEXT_PACKAGE,
@@ -246,13 +262,11 @@ def open_clip_config(recipe: BackboneRecipe) -> dict[str, Any]:
     }
 
 
-def assemble(recipe: BackboneRecipe, tower: TowerWithHeads, transformer: nn.Module, aligner: Aligner) -> nn.Module:
+def assemble(recipe: BackboneRecipe, tower: FaceTower, transformer: nn.Module, aligner: Aligner) -> nn.Module:
     """Build the open_clip model and put the trained parts into it."""
     model = build_bundled(open_clip_config(recipe))
-    state = tower.tower.state_dict()
-    state["stem.weight"] = widen_grey_stem(state["stem.weight"])
     parts = cast(Any, model)
-    parts.visual.trunk.load_state_dict(state)
+    parts.visual.trunk.load_state_dict(tower.state_dict())
     parts.visual.head.proj.weight.data = aligner.image.weight.data.clone()
     parts.text.transformer.load_state_dict(transformer.state_dict())
     for position in (0, 2):

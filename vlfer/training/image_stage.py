@@ -1,4 +1,4 @@
-"""First stage of the bundled backbone: the image tower learns the annotators' votes and the geometry of faces.
+"""First stage of the bundled backbone: each network of the image tower learns votes and the geometry of faces.
 
 Loss: cross-entropy to the vote distribution under balanced softmax (Ren et al. 2020), so that the logits carry no
 prior of the training set, plus a smooth L1 loss on mesh measurements. A step depends on (seed, step) alone, so a run
@@ -25,12 +25,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vlfer.errors import DataError
+from vlfer.models.face_tower import BRANCH_SIZE, BranchName, Lite0, build_branch
 from vlfer.models.mobileface import MobileFace
 from vlfer.training.augment import augment
 from vlfer.training.data import VotedFaces
 from vlfer.training.geometry import mirrored
 from vlfer.training.recipe import BackboneRecipe, ImageSection
-from vlfer.training.start import find_sface, start_from_sface
+from vlfer.training.start import find_lite0, find_sface, start_from_imagenet, start_from_sface
 from vlfer.types import FloatArray, IntArray, UInt8Array
 
 _log = logging.getLogger(__name__)
@@ -58,9 +59,9 @@ class Geometry:
 
 
 class TowerWithHeads(nn.Module):
-    """The tower and the two linear heads that teach it: votes and geometry."""
+    """A network and the two linear heads that teach it: votes and geometry."""
 
-    def __init__(self, tower: MobileFace, *, classes: int, measures: int, dropout: float) -> None:
+    def __init__(self, tower: MobileFace | Lite0, *, classes: int, measures: int, dropout: float) -> None:
         super().__init__()
         self.tower = tower
         self.dropout = nn.Dropout(dropout)
@@ -73,11 +74,15 @@ class TowerWithHeads(nn.Module):
         return self.votes(features), self.geometry(features)
 
 
-def build_tower(section: ImageSection, *, classes: int, measures: int) -> TowerWithHeads:
-    """Build the one-channel tower with its starting weights and fresh heads."""
-    tower = MobileFace(in_chans=1)
+def build_tower(name: BranchName, section: ImageSection, *, classes: int, measures: int) -> TowerWithHeads:
+    """Build a one-channel network with its starting weights and fresh heads."""
+    tower = build_branch(name, drop_path_rate=section.drop_path)
     if section.start != "random":
-        start_from_sface(tower, find_sface() if section.start == "sface" else Path(section.start))
+        given = None if section.start == "packaged" else Path(section.start)
+        if isinstance(tower, MobileFace):
+            start_from_sface(tower, given or find_sface())
+        else:
+            start_from_imagenet(tower, given or find_lite0())
     return TowerWithHeads(tower, classes=classes, measures=measures, dropout=section.dropout)
 
 
@@ -109,25 +114,29 @@ def sampling_weights(majority: IntArray, *, classes: int, balance: float) -> Flo
 
 
 class ImageStage:
-    """The training run of an image tower, stepwise and resumable.
+    """The training run of one network of the image tower, stepwise and resumable.
 
     Args:
         recipe: The configuration.
+        name: Which network of ``recipe.image``.
         faces: The training part.
         geometry: Measurements of the same faces.
         folder: Where state, log and result are written.
     """
 
-    def __init__(self, recipe: BackboneRecipe, faces: VotedFaces, geometry: Geometry, folder: Path) -> None:
-        section = recipe.image
+    def __init__(
+        self, recipe: BackboneRecipe, name: BranchName, faces: VotedFaces, geometry: Geometry, folder: Path
+    ) -> None:
+        section = recipe.image[name]
         if len(faces) < section.batch_size:
             raise DataError(
                 f"{len(faces)} training faces are fewer than one batch of {section.batch_size}.",
-                fix="set image.batch_size lower.",
+                fix=f"set image.{name}.batch_size lower.",
             )
-        self.recipe, self.faces, self.geometry, self.folder = recipe, faces, geometry, folder
+        self.recipe, self.name, self.section, self.folder = recipe, name, section, folder
+        self.faces, self.geometry = faces, geometry
         torch.manual_seed(recipe.seed)
-        self.model = build_tower(section, classes=len(faces.classes), measures=geometry.plain.shape[1])
+        self.model = build_tower(name, section, classes=len(faces.classes), measures=geometry.plain.shape[1])
         self.model = self.model.to(memory_format=torch.channels_last)
         self._freeze()
         heads = [*self.model.votes.parameters(), *self.model.geometry.parameters()]
@@ -154,15 +163,15 @@ class ImageStage:
     @property
     def state_file(self) -> Path:
         """Where the state of the run lies between epochs."""
-        return self.folder / "image_stage.safetensors"
+        return self.folder / f"{self.name}.safetensors"
 
     @property
     def total_steps(self) -> int:
         """Steps of the whole run."""
-        return self.steps_per_epoch * self.recipe.image.epochs
+        return self.steps_per_epoch * self.section.epochs
 
     def _frozen(self) -> list[nn.Module]:
-        return self.model.tower.stages()[: self.recipe.image.frozen_stages]
+        return self.model.tower.stages()[: self.section.frozen_stages]
 
     def _freeze(self) -> None:
         for stage in self._frozen():
@@ -176,7 +185,7 @@ class ImageStage:
 
     def rate(self, step: int) -> float:
         """Share of the peak learning rate at ``step``: linear warm-up, then cosine to 1 %."""
-        warmup = self.recipe.image.warmup_steps
+        warmup = self.section.warmup_steps
         if step < warmup:
             return (step + 1) / warmup
         done = (step - warmup) / max(1, self.total_steps - warmup)
@@ -184,13 +193,13 @@ class ImageStage:
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return pixels (N, 1, S, S), vote targets (N, C) and geometry targets (N, G) of one step."""
-        section = self.recipe.image
+        section = self.section
         seed = int(np.random.SeedSequence([self.recipe.seed, step]).generate_state(1)[0])
         rng = np.random.default_rng(seed)
         torch.manual_seed(seed)  # dropout draws from the global generator
         rows = rng.choice(len(self.faces), section.batch_size, replace=False, p=self.weights)
         generator = torch.Generator().manual_seed(seed)
-        pixels, flip = augment(self.pixels[rows], size=section.image_size, generator=generator)
+        pixels, flip = augment(self.pixels[rows], size=BRANCH_SIZE[self.name], generator=generator)
         targets = self.targets[rows]
         geometry = np.where(flip.numpy()[:, None], self.geometry.mirrored[rows], self.geometry.plain[rows])
         if section.mixup and rng.random() < 0.5:
@@ -210,7 +219,7 @@ class ImageStage:
         known = torch.isfinite(geometry)
         difference = F.smooth_l1_loss(measured.float(), torch.nan_to_num(geometry), reduction="none")
         shape = (difference * known).sum() / known.sum().clamp_min(1)
-        return votes + self.recipe.image.geometry_weight * shape
+        return votes + self.section.geometry_weight * shape
 
     def run(
         self, *, hook: Hook | None = None, on_epoch: Callable[[ImageStage, dict[str, Any]], None] | None = None
@@ -232,7 +241,7 @@ class ImageStage:
                     raise DataError(
                         f"The loss is {value.item()} at step {self.step}.",
                         why=f"The state of the last whole epoch is kept in {self.state_file}.",
-                        fix="lower image.learning_rate, or set precision to fp32, and run the command again.",
+                        fix=f"lower image.{self.name}.learning_rate, or set precision to fp32, and run again.",
                     )
                 self.optimizer.zero_grad(set_to_none=True)
                 value.backward()
@@ -242,7 +251,7 @@ class ImageStage:
                 self.step += 1
                 losses.append(float(value.detach()))
                 if hook and self.step % 10 == 0:
-                    hook(f"image tower, loss {np.mean(losses[-50:]):.3f}", self.step, self.total_steps)
+                    hook(f"{self.name}, loss {np.mean(losses[-50:]):.3f}", self.step, self.total_steps)
             row: dict[str, Any] = {
                 "epoch": self.step // self.steps_per_epoch,
                 "loss": round(float(np.mean(losses)), 4),
@@ -254,7 +263,7 @@ class ImageStage:
             self.save()
 
     def _update_average(self) -> None:
-        decay = min(self.recipe.image.ema_decay, (1 + self.step) / (10 + self.step))
+        decay = min(self.section.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for name, value in self.model.state_dict().items():
                 if value.dtype.is_floating_point:
@@ -265,7 +274,7 @@ class ImageStage:
     def averaged(self) -> TowerWithHeads:
         """Return a copy of the model with the averaged weights, in evaluation mode."""
         measures = self.geometry.plain.shape[1]
-        copy = TowerWithHeads(MobileFace(in_chans=1), classes=len(self.faces.classes), measures=measures, dropout=0.0)
+        copy = TowerWithHeads(build_branch(self.name), classes=len(self.faces.classes), measures=measures, dropout=0.0)
         copy.load_state_dict(self.average)
         return copy.eval().to(memory_format=torch.channels_last)
 
@@ -298,7 +307,7 @@ class ImageStage:
 
     def _log(self, row: dict[str, Any]) -> None:
         _log.info("%s", json.dumps(row))
-        path = self.folder / "image_stage.csv"
+        path = self.folder / f"{self.name}.csv"
         fresh = not path.exists()
         with path.open("a", newline="") as stream:
             writer = csv.DictWriter(stream, fieldnames=list(row))

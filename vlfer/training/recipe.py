@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vlfer.errors import ConfigError, did_you_mean
+from vlfer.models.face_tower import BranchName
 
 
 class _Section(BaseModel):
@@ -35,11 +36,10 @@ class DataSection(_Section):
 
 
 class ImageSection(_Section):
-    """How the image tower learns.
+    """How one network of the image tower learns.
 
     Attributes:
-        start: "sface", "random", or the path of an SFace ONNX file.
-        image_size: Side of the input in pixels.
+        start: "packaged" (SFace for mobileface, ImageNet for lite0), "random", or the path of such a file.
         frozen_stages: How many stages, from the input upwards, keep their starting weights.
         epochs: Passes over as many faces as the training part holds.
         batch_size: Faces a step.
@@ -51,11 +51,11 @@ class ImageSection(_Section):
         balance: Exponent of the sampling weight 1 / frequency ** balance of a majority class; 0 for none.
         geometry_weight: Weight of the mesh measurements beside the votes.
         dropout: Before the heads.
+        drop_path: Stochastic depth of lite0.
         mixup: Alpha of mixup, 0 for none.
     """
 
-    start: str = "sface"
-    image_size: int = Field(64, ge=32)
+    start: str = "packaged"
     frozen_stages: int = Field(3, ge=0)
     epochs: int = Field(16, ge=1)
     batch_size: int = Field(96, ge=2)
@@ -67,6 +67,7 @@ class ImageSection(_Section):
     balance: float = Field(0.5, ge=0, le=1)
     geometry_weight: float = Field(0.15, ge=0)
     dropout: float = Field(0.2, ge=0, lt=1)
+    drop_path: float = Field(0.1, ge=0, lt=1)
     mixup: float = Field(0.2, ge=0)
 
 
@@ -151,7 +152,7 @@ class BackboneRecipe(_Section):
         "contempt",
     )
     data: DataSection
-    image: ImageSection = ImageSection()
+    image: dict[BranchName, ImageSection] = Field({"mobileface": ImageSection()}, min_length=1)
     text: TextSection = TextSection()
     align: AlignSection = AlignSection()
 

