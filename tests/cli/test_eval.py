@@ -89,6 +89,31 @@ def test_missing_files_are_counted_and_end_with_one(evaluate, crops):
     assert "3.png does not exist" in report["failed_rows"][0]["message"]
 
 
+def test_a_root_without_any_medium_is_told_before_a_model_is_loaded(run, crops, tmp_path):
+    (tmp_path / "other" / "holiday").mkdir(parents=True)
+    given = ("manifest", "--manifest", crops / "manifest.csv", "--labels", "ferplus8", "--faces", "whole")
+    result = run("eval", *given, "--root", tmp_path / "other", "--backbone", "not loaded")
+    assert result.exit_code == 1
+    assert "None of the 12 media" in result.stderr
+    assert "holiday/" in result.stderr
+
+
+def test_no_row_is_lost_whatever_its_label_is_called(evaluate, crops):
+    """Other words for the classes, a repeated row, a folder and a text file among the pictures."""
+    words = ["path,label", "0.png,Happy", "1.png,surprised", "2.png,ANGRY", "3.png,Sad", "4.png,afraid"]
+    words += ["5.png,disgusted", "6.png,Happiness ", "0.png,Happy", "empty,fear", "manifest.csv,neutral"]
+    (crops / "empty").mkdir()
+    (crops / "other.csv").write_text("\r\n".join(words))
+    result = evaluate(
+        "manifest", "--manifest", crops / "other.csv", "--labels", "ferplus8", "--faces", "whole", "--format", "json"
+    )
+    report = json.loads(result.stdout)
+    assert (report["n"], report["failed"]) == (10, 2)
+    assert report["per_class"]["happiness"]["n"] == 3
+    assert "1 rows repeat" in report["notes"][0]
+    assert "holds no image" in result.stderr
+
+
 def test_csv_and_table_are_data_on_stdout(evaluate, crops):
     given = ("manifest", "--manifest", crops / "manifest.csv", "--labels", "ferplus8", "--faces", "whole")
     rows = list(csv.reader(evaluate(*given, "--format", "csv").stdout.splitlines()))

@@ -8,7 +8,7 @@ from vlfer.evaluation.datasets import DATASETS, check_dataset, find_dataset, loa
 from vlfer.evaluation.datasets.clips import read_mafw_list
 from vlfer.evaluation.datasets.ferplus import majority
 from vlfer.evaluation.manifest import load_manifest, save_manifest
-from vlfer.evaluation.media import media_file, read_frames
+from vlfer.evaluation.media import frame_files, media_file, read_frames
 from vlfer.text.labels import load_label_set
 
 
@@ -176,3 +176,68 @@ def test_check_compares_counts_and_finds_missing_media(fake, tmp_path):
     assert not result.is_complete
     (root / "Clip" / "original" / "3.mp4").unlink()
     assert check_dataset("dfew", root).missing == (str(root / "Clip" / "original" / "3.mp4"),)
+
+
+def test_capitals_of_folder_names_make_no_difference(fake, tmp_path):
+    root = fake.mafw(tmp_path)
+    (root / "Train & Test Set" / "single").rename(root / "Train & Test Set" / "Single")
+    assert len(load_dataset("mafw", root)) == 14
+
+
+def test_missing_fold_lists_are_told(fake, tmp_path):
+    root = fake.dfew(tmp_path / "d")
+    (root / "EmoLabel_DataSplit" / "test(single-labeled)" / "set_4.csv").unlink()
+    assert "fold 4" in load_dataset("dfew", root).notes[-1]
+    root = fake.mafw(tmp_path / "m")
+    (root / "Train & Test Set" / "single" / "no_caption" / "set_2" / "test.txt").unlink()
+    assert "fold 2" in load_dataset("mafw", root).notes[-1]
+
+
+def test_mafw_lists_with_folders_before_the_file(fake, tmp_path):
+    root = fake.mafw(tmp_path)
+    file = root / "Train & Test Set" / "single" / "no_caption" / "set_1" / "test.txt"
+    file.write_bytes(file.read_bytes().replace(b"00001.mp4", b"data/clips/00001.mp4"))
+    assert media_file(load_dataset("mafw", root).rows[0]).is_file()
+
+
+def test_ferv39k_scenes_with_spaces(fake, tmp_path):
+    root = fake.ferv39k(tmp_path)
+    file = root / "4_setups" / "All_scenes" / "test_All.csv"
+    file.write_text(file.read_text().replace("Action/", "Daily Life/"))
+    (root / "2_ClipsforFaceCrop" / "Action").rename(root / "2_ClipsforFaceCrop" / "Daily Life")
+    rows = [row for row in load_dataset("ferv39k", root).rows if row.split == "test"]
+    assert all(media_file(row).is_dir() for row in rows)
+    file.write_text("Action/Happy/0015 3\n")
+    with pytest.raises(DataError, match="Line 1"):
+        load_dataset("ferv39k", root)
+
+
+def test_fer2013_table_of_the_later_release(fake, tmp_path):
+    root = fake.fer2013(tmp_path)
+    lines = [line.split(",") for line in (root / "fer2013.csv").read_text().splitlines()[1:]]
+    later = ["emotion, Usage, pixels", *(f"{emotion},{usage},{pixels}" for emotion, pixels, usage in lines)]
+    (tmp_path / "later").mkdir()
+    (tmp_path / "later" / "icml_face_data.csv").write_text("\n".join(later) + "\n")
+    first, second = load_dataset("fer2013", root), load_dataset("fer2013", tmp_path / "later")
+    assert [(r.label, r.split) for r in first.rows] == [(r.label, r.split) for r in second.rows]
+    frames = [read_frames(m.rows[9], sampling="uniform", count=1).pixels for m in (first, second)]
+    assert np.array_equal(*frames)
+
+
+@pytest.mark.parametrize("names", [("Train/Train_Aligned_Faces", "Val/Val_Aligned_Faces"), ("train", "val")])
+def test_sfew_variants(fake, tmp_path, names):
+    root = fake.class_folders(tmp_path, names)
+    (root / names[0].partition("/")[0] / "Train_Aligned_Faces.zip").write_bytes(b"PK")
+    manifest = load_dataset("sfew", root)
+    assert manifest.splits == ("train", "val")
+    assert len(manifest) == 14
+
+
+def test_debris_of_archivers_is_no_class_and_no_sample(fake, tmp_path):
+    root = fake.class_folders(tmp_path, ("train", "test"))
+    fake.picture(root / "train" / "__MACOSX" / "a.png", 1)
+    (root / "train" / "Happy" / "._000.png").write_bytes(b"x")
+    assert len(load_dataset("folders", root)) == 14
+    clip = fake.frame_folder(tmp_path / "clip", 2)
+    (clip / "._1.jpg").write_bytes(b"x")
+    assert len(frame_files(clip)) == 3

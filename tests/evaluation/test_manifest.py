@@ -49,7 +49,8 @@ def test_other_separators_crlf_and_byte_order_mark(tmp_path, separator):
         ("path,lable\na,b\n", ["lacks the column 'label'", "Did you mean 'lable'"]),
         ("file,emotion\na,b\n", ["'path' and 'label'", "file, emotion"]),
         ("path,label\na.png,\n,happy\n", ["line 2: the label is empty", "line 3: the path is empty"]),
-        ("path,label\na.png,happy\nb.png,sad\na.png,sad\n", ["line 4 repeats line 2"]),
+        ("path,label\na.png,happy\nb.png,sad\na.png,sad\n", ["line 4 labels", "'sad'", "line 2 'happy'"]),
+        ("a.png,happy\nb.png,sad\n", ["looks like a row"]),
         ("path,label,start_s\na.mp4,happy,two\n", ["line 2", "'two'"]),
         ("path,label,start_s,end_s\na.mp4,happy,3,2\n", ["end_s 2 is not after start_s 3"]),
         ("path,label,box\na.png,happy,1 2 3\n", ["four numbers"]),
@@ -68,7 +69,7 @@ def test_missing_and_binary_files(tmp_path):
     write(tmp_path, "path,label\na,b\n", name="manifest.csv")
     with pytest.raises(DataError, match=r"Did you mean 'manifest\.csv'"):
         load_manifest(tmp_path / "manifst.csv")
-    (tmp_path / "x.csv").write_bytes(b"\xff\xfe\x00\x81")
+    (tmp_path / "x.csv").write_bytes(b"\xfa\xfe\x00\x81")
     with pytest.raises(DataError, match="cannot be read"):
         load_manifest(tmp_path / "x.csv")
 
@@ -107,6 +108,45 @@ def test_round_trip(tmp_path):
     assert back.sha256 == Manifest(rows).sha256
 
 
-def test_repeated_samples_are_refused_in_memory_too():
-    with pytest.raises(DataError, match="more than once"):
+def test_two_labels_of_one_sample_are_refused_in_memory_too():
+    with pytest.raises(DataError, match="two labels"):
         Manifest((Row("a", "x"), Row("a", "y")))
+
+
+def test_repeated_rows_are_kept_and_told(tmp_path):
+    manifest = load_manifest(write(tmp_path, "path,label\na.png,happy\nb.png,sad\na.png,happy\n"))
+    assert len(manifest) == 3
+    assert manifest.remarks == ("1 rows repeat an earlier one and count again",)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'path, label\n"a, b.png", "happy"\n',
+        "\r\n\r\npath;label\r\na, b.png ; happy\r\n",
+        'path\tlabel\r"a, b.png"\thappy\r',
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_what_spreadsheets_write(tmp_path, text, encoding):
+    file = tmp_path / "m.csv"
+    file.write_bytes(text.encode(encoding))
+    assert load_manifest(file).rows == (Row(str(tmp_path / "a, b.png"), "happy"),)
+
+
+def test_paths_written_from_the_current_folder_are_found(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.png").write_bytes(b"x")
+    (tmp_path / "lists").mkdir()
+    file = write(tmp_path / "lists", "path,label\ndata/a.png,happy\ndata/b.png,happy\n")
+    monkeypatch.chdir(tmp_path)
+    manifest = load_manifest(file)
+    assert [row.path for row in manifest.rows] == [str(tmp_path / "data" / name) for name in ("a.png", "b.png")]
+    assert "current folder" in manifest.notes[0]
+    (tmp_path / "lists" / "data").mkdir()
+    (tmp_path / "lists" / "data" / "b.png").write_bytes(b"x")
+    assert load_manifest(file).rows[0].path == str(tmp_path / "lists" / "data" / "a.png")  # the manifest's own first
+
+
+def test_backslashes_of_another_system(tmp_path):
+    assert load_manifest(write(tmp_path, "path,label\nd\\a.png,happy\n")).rows[0].path == str(tmp_path / "d" / "a.png")

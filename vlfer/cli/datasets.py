@@ -69,7 +69,7 @@ def check(
                 {
                     "dataset": result.manifest.name, "n": len(result.manifest), "complete": result.is_complete,
                     "counts": counts, "labels": result.labels, "missing": list(result.missing),
-                    "notes": list(result.manifest.notes),
+                    "notes": list(result.manifest.remarks),
                 },
                 indent=2, ensure_ascii=False,
             )
@@ -96,7 +96,7 @@ def _print_check(result: Check) -> None:
         console.print("Its authors state no counts that could be compared.", highlight=False)
     labels = ", ".join(f"{label} {count}" for label, count in result.labels.items())
     console.print(f"Labels: {labels}", highlight=False)
-    for note in result.manifest.notes:
+    for note in result.manifest.remarks:
         console.print(note, highlight=False)
     if result.missing:
         say(f"{len(result.missing)} media are listed and not there, for example {result.missing[0]}")

@@ -106,7 +106,11 @@ def evaluate(
         say(f"Written: {out}")
     _print(report, form=form)
     if evaluation.pooled.failed:
-        say(f"{evaluation.pooled.failed} of {evaluation.pooled.n} rows failed: {evaluation.failures}")
+        kinds = ", ".join(f"{kind} {count}" for kind, count in evaluation.failures.items())
+        say(
+            f"{evaluation.pooled.failed} of {evaluation.pooled.n} rows failed and count as errors ({kinds}), the first:"
+        )
+        say(f"  {report['failed_rows'][0]['message']}")
         raise typer.Exit(SOME_FAILED)
 
 
@@ -160,12 +164,14 @@ def load_rows(config: EvalConfig) -> tuple[Manifest, LabelSet]:
 
 
 def _measure(config: EvalConfig, *, cache: Path | None) -> tuple[Evaluation, dict[str, Any]]:
+    from vlfer.evaluation.media import check_media
     from vlfer.evaluation.protocols import plan_test
     from vlfer.evaluation.reproduce import find_preset
 
     rows, labels = load_rows(config)
     plan = plan_test(rows, protocol=config.protocol, fold=config.fold, split=config.split, k=config.k, seed=config.seed)
     plan.manifest.label_indices(labels)
+    check_media(plan.manifest)
     preset = find_preset(config.reproduce) if config.reproduce else None
     sentences = preset.sentences_of(labels) if preset else None
 
@@ -178,6 +184,8 @@ def _measure(config: EvalConfig, *, cache: Path | None) -> tuple[Evaluation, dic
     from vlfer.text.bank import TextBank
 
     say(f"{plan.manifest.name}: {describe_rows(plan.manifest)} ({plan.protocol})")
+    for remark in plan.manifest.remarks:
+        say(f"Note: {remark}")
     build = functools.partial(
         load_tower, config.backbone, device=config.device, raw_pixels=preset is not None and preset.raw_pixels
     )

@@ -6,10 +6,13 @@ A split is an official division ("train", "val", "test") that is not rotated.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
+import io
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,6 +26,7 @@ from vlfer.types import IntArray, LabelSet
 COLUMNS = ("path", "label", "fold", "subject", "start_s", "end_s", "split", "box")
 _REQUIRED = ("path", "label")
 _SHOWN_PROBLEMS = 10
+_TABLE_ROW = re.compile(r"(\.csv)#\d+$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +58,18 @@ class Row:
         """What makes two rows the same sample."""
         return (self.path, self.start_s, self.end_s, self.box)
 
+    @property
+    def place(self) -> tuple[object, ...]:
+        """The sample and the part of the data set that it is in."""
+        return (*self.sample, self.fold, self.split)
+
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """Rows of one data set, in a fixed order.
 
     Attributes:
-        rows: At least one; no sample twice within one fold and split.
+        rows: At least one; no sample has two labels within one fold and split.
         name: Of the data set.
         origin: File or folder it was read from.
         notes: Remarks of the loader that belong in the report ("labels start at 0").
@@ -74,13 +83,13 @@ class Manifest:
     def __post_init__(self) -> None:
         if not self.rows:
             raise DataError(f"{self.name} from {self.origin or 'memory'} has no rows.", why="There is nothing to do.")
-        seen = Counter((*row.sample, row.fold, row.split) for row in self.rows)
-        twice = [str(key[0]) for key, count in seen.items() if count > 1]
-        if twice:
+        labels: dict[tuple[object, ...], str] = {}
+        torn = [row.path for row in self.rows if labels.setdefault(row.place, row.label) != row.label]
+        if torn:
             raise DataError(
-                f"{len(twice)} samples of {self.name} occur more than once in one fold: {_some(twice)}.",
-                why="A repeated row counts twice in every figure.",
-                fix="remove the repetition, or give start_s and end_s if they are different moments.",
+                f"{len(torn)} samples of {self.name} have two labels: {_some(torn)}.",
+                why="Only one of them can be right.",
+                fix="remove the wrong rows, or give start_s and end_s if they are different moments.",
             )
 
     def __len__(self) -> int:
@@ -100,6 +109,17 @@ class Manifest:
     def subjects(self) -> tuple[str, ...]:
         """Names of the subjects, sorted."""
         return tuple(sorted({row.subject for row in self.rows if row.subject}, key=_natural))
+
+    @property
+    def repeated(self) -> int:
+        """Rows that say again what an earlier one says; they count as often as they occur."""
+        return len(self.rows) - len({row.place for row in self.rows})
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """The notes, and how many rows are repeated."""
+        again = f"{self.repeated} rows repeat an earlier one and count again"
+        return (*self.notes, again) if self.repeated else self.notes
 
     @property
     def label_counts(self) -> dict[str, int]:
@@ -156,11 +176,12 @@ class Manifest:
 
 
 def load_manifest(source: str | Path, *, root: str | Path | None = None) -> Manifest:
-    """Read a manifest: CSV (comma, semicolon or tab) in UTF-8 with a header.
+    """Read a manifest: CSV (comma, semicolon or tab) in UTF-8 or UTF-16 with a header.
 
     Columns are ``path,label`` and optionally ``fold,subject,start_s,end_s,split,box`` (box: four numbers, x0 y0 x1 y1
     in pixels, separated by spaces). Other columns are ignored and named in the notes. A relative path is resolved
-    against ``root``, or else against the folder of the manifest.
+    against ``root``, or else against the folder of the manifest; if nothing is there but something is in the current
+    folder, against that one. A row that repeats another one is kept, see `Manifest.repeated`.
 
     Args:
         source: The file.
@@ -170,29 +191,35 @@ def load_manifest(source: str | Path, *, root: str | Path | None = None) -> Mani
         The rows, with absolute paths.
 
     Raises:
-        DataError: If the file is missing, is not a table, lacks a column, or holds empty labels, wrong numbers or
-            repeated rows. All problems are told at once, with line numbers.
+        DataError: If the file is missing, is not a table, lacks a column, or holds empty labels, wrong numbers or two
+            labels of one sample. All problems are told at once, with line numbers.
     """
-    path = Path(source)
-    base = Path(root) if root is not None else path.parent
+    path = Path(source).expanduser()
+    base = Path(root).expanduser() if root is not None else path.parent
     if root is not None and not base.is_dir():
         raise DataError(
             f"The folder {str(base)!r} of the media does not exist.", fix="give an existing folder as --root"
         )
     header, lines = _read_table(path)
     places = _find_columns(path, header)
+    notes: list[str] = []
+    if root is None and _is_elsewhere(
+        [cells[places["path"]] for _, cells in lines if len(cells) > places["path"]], base
+    ):
+        base = Path.cwd()
+        notes.append(f"paths are relative to the current folder, {base}")
     rows: list[Row] = []
     problems: list[str] = []
-    first_line: dict[tuple[object, ...], int] = {}
+    first: dict[tuple[object, ...], tuple[int, str]] = {}
     for number, cells in lines:
         try:
             row = _parse_row(cells, places, base=base.absolute(), width=len(header))
         except ValueError as error:
             problems.append(f"line {number}: {error}")
             continue
-        earlier = first_line.setdefault((*row.sample, row.fold, row.split), number)
-        if earlier != number:
-            problems.append(f"line {number} repeats line {earlier} ({row.path})")
+        earlier, label = first.setdefault(row.place, (number, row.label))
+        if label != row.label:
+            problems.append(f"line {number} labels {row.path} {row.label!r}, line {earlier} {label!r}")
         rows.append(row)
     if problems:
         raise DataError(
@@ -203,8 +230,8 @@ def load_manifest(source: str | Path, *, root: str | Path | None = None) -> Mani
     if not rows:
         raise DataError(f"The manifest {str(path)!r} has a header and no rows.", why="There is nothing to evaluate.")
     ignored = [name for name in header if name not in COLUMNS]
-    notes = (f"columns ignored: {', '.join(ignored)}",) if ignored else ()
-    return Manifest(tuple(rows), name=path.stem, origin=str(path.absolute()), notes=notes)
+    notes += [f"columns ignored: {', '.join(ignored)}"] if ignored else []
+    return Manifest(tuple(rows), name=path.stem, origin=str(path.absolute()), notes=tuple(notes))
 
 
 def save_manifest(manifest: Manifest, target: str | Path) -> None:
@@ -221,7 +248,10 @@ def save_manifest(manifest: Manifest, target: str | Path) -> None:
 def _read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Return the folded header and the non-empty lines with their numbers."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes()
+        text = content.decode(
+            "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+        )
     except FileNotFoundError:
         near = did_you_mean(path.name, [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else [])
         raise DataError(f"The manifest {str(path)!r} does not exist.", why=near, fix="check --manifest") from None
@@ -229,13 +259,12 @@ def _read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         raise DataError(
             f"The manifest {str(path)!r} cannot be read: {error}.", fix="a CSV file in UTF-8 with the header path,label"
         ) from None
-    lines = text.splitlines()
-    if not lines:
+    if not text.strip():
         raise DataError(f"The manifest {str(path)!r} is empty.", fix="a CSV file with the header path,label")
-    delimiter = max(",;\t", key=lines[0].count)
-    reader = csv.reader(lines, delimiter=delimiter)
+    delimiter = max(",;\t", key=text.lstrip().splitlines()[0].count)
+    reader = csv.reader(io.StringIO(text, newline=None), delimiter=delimiter, skipinitialspace=True)
     try:
-        header = [cell.strip().casefold() for cell in next(reader)]
+        header = next([cell.strip().casefold() for cell in cells] for cells in reader if any(cells))
         body = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
     except csv.Error as error:
         raise DataError(
@@ -248,6 +277,8 @@ def _find_columns(path: Path, header: Sequence[str]) -> dict[str, int]:
     missing = [name for name in _REQUIRED if name not in header]
     if missing:
         near = " ".join(filter(None, (did_you_mean(name, header) for name in missing)))
+        if len(missing) == len(_REQUIRED) and any("." in cell or "/" in cell for cell in header):
+            near = "It looks like a row: the first line names the columns."
         raise DataError(
             f"The manifest {str(path)!r} lacks the column {' and '.join(map(repr, missing))}.",
             why=f"Its header is {', '.join(header)}. {near}".strip(),
@@ -257,6 +288,22 @@ def _find_columns(path: Path, header: Sequence[str]) -> dict[str, int]:
     if repeated:
         raise DataError(f"The manifest {str(path)!r} has the column {repeated[0]!r} twice.", why="Which one counts?")
     return {name: header.index(name) for name in COLUMNS if name in header}
+
+
+def _is_elsewhere(paths: Sequence[str], base: Path) -> bool:
+    """Tell whether no medium is below ``base`` and one is below the current folder, as scripts often write paths."""
+    if base.absolute() == Path.cwd():
+        return False
+    files = [_TABLE_ROW.sub(r"\1", path.strip()) for path in paths]
+    relative = [file for file in files if file and not Path(file).is_absolute() and not file.startswith("~")]
+    return not any(_exists(base / file) for file in relative) and any(_exists(Path(file)) for file in relative)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that is too long, a null byte
+        return False
 
 
 def _parse_row(cells: Sequence[str], places: dict[str, int], *, base: Path, width: int) -> Row:
@@ -275,7 +322,7 @@ def _parse_row(cells: Sequence[str], places: dict[str, int], *, base: Path, widt
     if start is not None and end is not None and end <= start:
         raise ValueError(f"end_s {end:g} is not after start_s {start:g}")
     return Row(
-        path=str(base / Path(value["path"]).expanduser()),
+        path=str(_locate(value["path"], base)),
         label=value["label"],
         fold=value.get("fold", ""),
         subject=value.get("subject", ""),
@@ -284,6 +331,12 @@ def _parse_row(cells: Sequence[str], places: dict[str, int], *, base: Path, widt
         split=value.get("split", ""),
         box=_box(value.get("box", "")),
     )
+
+
+def _locate(path: str, base: Path) -> Path:
+    """Return where a path of a manifest leads; one written on Windows has backslashes."""
+    place = base / Path(path).expanduser()
+    return base / path.replace("\\", "/") if "\\" in path and not _exists(place) else place
 
 
 def _seconds(name: str, text: str) -> float | None:

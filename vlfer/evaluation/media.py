@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from vlfer.errors import DataError, ImageReadError, MediaReadError, NoFaceError, VideoReadError
-from vlfer.evaluation.manifest import Row
+from vlfer.evaluation.manifest import Manifest, Row
 from vlfer.faces.align import crop_face
 from vlfer.faces.detect import Effort, FaceDetector
 from vlfer.faces.find import FaceMode, find_faces
@@ -29,6 +29,7 @@ Status = Literal["ok", "no_face", "error"]
 FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 _TABLE_ADDRESS = re.compile(r"^(?P<file>.+\.csv)#(?P<row>\d+)$", re.IGNORECASE)
 _TABLE_SIDE_PX = 48
+_SHOWN = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +169,34 @@ def read_frames(row: Row, *, sampling: Sampling, count: int) -> Frames:
 
 def frame_files(folder: Path) -> list[Path]:
     """Return the images of a folder, frame 2 before frame 10."""
-    files = [entry for entry in folder.iterdir() if entry.suffix.lower() in FRAME_SUFFIXES]
+    files = [p for p in folder.iterdir() if p.suffix.lower() in FRAME_SUFFIXES and not p.name.startswith(".")]
     return sorted(files, key=lambda p: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", p.name)])
+
+
+def check_media(manifest: Manifest) -> None:
+    """Refuse a manifest of which no medium exists: its root is wrong, and every figure would be zero.
+
+    Raises:
+        DataError: The message says what was looked for and what is there instead.
+    """
+    files = dict.fromkeys(media_file(row) for row in manifest.rows)
+    if any(_exists(file) for file in files):
+        return
+    first = next(iter(files))
+    above = next((folder for folder in first.parents if _exists(folder)), Path("/"))
+    there = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in above.iterdir())[:_SHOWN]
+    raise DataError(
+        f"None of the {len(files)} media of {manifest.name} exists.",
+        why=f"Looked for {first} and so on; {above} holds {', '.join(there) or 'nothing'}.",
+        fix="the folder that the paths start from, as --root",
+    )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that is too long, a null byte
+        return False
 
 
 def fit_whole(pixels: UInt8Array, *, size: int, fit: Fit) -> UInt8Array:

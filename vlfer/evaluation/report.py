@@ -66,7 +66,7 @@ def report_dict(
             "scoring": round(evaluation.score_s, 3),
         },
         "embeddings": {"from_cache": evaluation.encoded.from_cache, "encoded": evaluation.encoded.encoded},
-        "notes": [*evaluation.plan.manifest.notes, *notes],
+        "notes": [*evaluation.plan.manifest.remarks, *notes],
         "manifest_sha256": evaluation.plan.manifest.sha256,
         "failed_rows": failed_rows,
         "provenance": dict(provenance),

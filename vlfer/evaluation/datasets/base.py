@@ -56,12 +56,16 @@ def find_one(root: Path, *patterns: str, dataset: str) -> Path:
 
 
 def find_any(root: Path, *patterns: str) -> Path | None:
-    """Return the first path under ``root`` that fits a pattern, or None."""
+    """Return the first path under ``root`` that fits a pattern, or None; capitals make no difference."""
     for pattern in patterns:
-        matches = sorted(root.glob(pattern))
+        matches = sorted(root.glob(_any_case(pattern)))
         if matches:
             return matches[0]
     return None
+
+
+def _any_case(pattern: str) -> str:
+    return "".join(f"[{ch.lower()}{ch.upper()}]" if ch.isalpha() else ch for ch in pattern)
 
 
 def wrong_root(root: Path, *, looked_for: Iterable[str], dataset: str) -> DataError:
@@ -121,13 +125,24 @@ def class_folder_rows(
 ) -> list[Row]:
     """Return a row for each medium in ``folder/<class>/``; a folder of frames inside a class folder is one clip."""
     rows = []
-    for class_folder in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        for entry in sorted(class_folder.iterdir()):
+    for class_folder in sorted(p for p in folder.iterdir() if p.is_dir() and not is_debris(p)):
+        for entry in sorted(p for p in class_folder.iterdir() if not is_debris(p)):
             is_clip = entry.is_dir() and any(f.suffix.lower() in IMAGE_SUFFIXES for f in entry.iterdir())
             if entry.suffix.lower() in suffixes or is_clip:
                 subject = subject_of(entry.stem) if subject_of else ""
                 rows.append(Row(str(entry.absolute()), class_folder.name, split=split, subject=subject))
     return rows
+
+
+def is_debris(path: Path) -> bool:
+    """Tell whether a file or folder was left by a file manager or an archiver and is no part of a data set."""
+    return path.name.startswith(".") or path.name == "__MACOSX"
+
+
+def missing_folds(found: Iterable[str], *, expected: int) -> tuple[str, ...]:
+    """Return a note where lists of some folds are not there: their mean would not be that of the paper."""
+    lacking = sorted({str(k) for k in range(1, expected + 1)} - set(found))
+    return (f"the lists of fold {', '.join(lacking)} are missing: figures are over the others",) if lacking else ()
 
 
 def split_folders(
@@ -142,7 +157,7 @@ def split_folders(
 
     Args:
         root: The data set.
-        splits: Name of the split to the folder names it goes by.
+        splits: Name of the split to the folder names it goes by, in order of preference; "a/b" is b within a.
         dataset: Name, for errors.
         suffixes: Of the media.
         subject_of: File stem to subject.
@@ -151,10 +166,9 @@ def split_folders(
         DataError: If no split folder is there, or all are empty.
     """
     rows: list[Row] = []
-    folders = {p.name.casefold(): p for p in root.iterdir() if p.is_dir()} if root.is_dir() else {}
     looked_for = [f"{names[0]}/<class>/" for names in splits.values()]
     for split, names in splits.items():
-        folder = next((folders[name.casefold()] for name in names if name.casefold() in folders), None)
+        folder = find_any(root, *(f"{name}/" for name in names))
         if folder is not None:
             rows += class_folder_rows(folder, suffixes=suffixes, split=split, subject_of=subject_of)
     if not rows:

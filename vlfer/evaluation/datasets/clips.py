@@ -15,6 +15,7 @@ from vlfer.evaluation.datasets.base import (
     bad_line,
     by_id,
     find_any,
+    missing_folds,
     read_lines,
     split_folders,
     wrong_root,
@@ -48,8 +49,9 @@ def read_dfew(root: Path) -> Manifest:
     first = 0 if base == 0 else 1
     names = by_id([label for _, _, label in entries], names=DFEW_CLASSES, first=first, dataset="DFEW")
     rows = tuple(Row(locate(clip), name, fold=fold) for (fold, clip, _), name in zip(entries, names, strict=True))
+    gaps = missing_folds(lists, expected=_N_FOLDS)
     note = f"DFEW labels read as {first}..{first + 6}" + (" (a re-based copy)" if first == 0 else " (official)")
-    return Manifest(rows, name="DFEW", origin=str(root), notes=(note,))
+    return Manifest(rows, name="DFEW", origin=str(root), notes=(note, *gaps))
 
 
 def _dfew_lists(root: Path) -> dict[str, Path]:
@@ -70,9 +72,9 @@ def _dfew_lists(root: Path) -> dict[str, Path]:
 
 def _dfew_locator(root: Path) -> Callable[[str], str]:
     """Return where a clip lies: a folder of frames with five digits, or a video with its plain number."""
-    frames = find_any(
-        root, *(f"{a}{b}" for b in ("clip_224x224", "clip_224x224_16f", "jpg_256") for a in ("Clip/", ""))
-    )
+    names = ("clip_224x224", "clip_224x224_16f", "jpg_256")
+    frames = find_any(root, *(f"{above}{name}{tail}" for name in names for tail in (f"/{name}", "")
+                              for above in ("Clip/", "")))  # fmt: skip
     if frames is not None:
         return lambda clip: str((frames / clip.zfill(5)).absolute())
     videos = find_any(root, "Clip/original", "original")
@@ -97,16 +99,19 @@ def read_mafw(root: Path, *, kind: Literal["single", "compound"]) -> Manifest:
     file and label are used. Labels are words: the three numberings in circulation do not matter.
     """
     rows: list[Row] = []
+    folds: list[str] = []
     locate = _mafw_locator(root)
     for fold in range(1, _N_FOLDS + 1):
         captions = (f"{kind}/{c}/set_{fold}/test.txt" for c in ("no_caption", "with_caption"))
         file = find_any(root, *(f"{above}{tail}" for tail in captions for above in ("", "*/", "*/*/", "*/*/*/")))
         if file is not None:
+            folds.append(str(fold))
             rows += [Row(locate(clip), label, fold=str(fold)) for clip, label, _ in read_mafw_list(file)]
     if not rows:
         looked_for = (f"Train & Test Set/{kind}/no_caption/set_{{1..5}}/test.txt", f"{kind}/with_caption/...")
         raise wrong_root(root, looked_for=looked_for, dataset=f"MAFW ({kind})")
-    return Manifest(tuple(rows), name="MAFW" if kind == "single" else "MAFW compound", origin=str(root))
+    name = "MAFW" if kind == "single" else "MAFW compound"
+    return Manifest(tuple(rows), name=name, origin=str(root), notes=missing_folds(folds, expected=_N_FOLDS))
 
 
 def read_mafw_list(file: Path) -> list[tuple[str, str, str]]:
@@ -130,7 +135,7 @@ def _mafw_locator(root: Path) -> Callable[[str], str]:
     if videos is None and frames is None:
         raise wrong_root(root, looked_for=("data/clips", "clips", "data/frames", "frames"), dataset="MAFW")
     if videos is not None:
-        return lambda clip: str((videos / clip).absolute())
+        return lambda clip: str((videos / Path(clip).name).absolute())
     return lambda clip: str((Path(frames or root) / Path(clip).stem).absolute())
 
 
@@ -146,7 +151,7 @@ def read_ferv39k(root: Path) -> Manifest:
         if file is None:
             continue
         for number, line in read_lines(file):
-            match = re.fullmatch(r"([^\s,]+/[^\s,]+/[^\s,]+)[\s,]+([^\s,]+)", line)
+            match = re.fullmatch(r"([^,]+/[^,]+/[^,]*[^\s,])[\s,]+([^\W\d]+)", line)  # scenes may hold spaces
             if match is None:
                 raise bad_line(file, number, line, expected="scene/class/clip and the class")
             rows.append(Row(_clip_or_folder(folder / match[1]), match[2], split=split))

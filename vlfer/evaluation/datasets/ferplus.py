@@ -22,15 +22,16 @@ FER2013_CLASSES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise
 FERPLUS_CLASSES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 _SPLITS = {"training": "train", "publictest": "val", "privatetest": "test"}
 _FOLDERS = {"train": "FER2013Train", "val": "FER2013Valid", "test": "FER2013Test"}
+_TABLES = ("fer2013.csv", "*/fer2013.csv", "icml_face_data.csv", "*/icml_face_data.csv")
 _N_VOTE_COLUMNS = 10
 
 
 def read_fer2013(root: Path) -> Manifest:
-    """Read FER2013: ``fer2013.csv`` (emotion,pixels,Usage), or class folders.
+    """Read FER2013: ``fer2013.csv`` or ``icml_face_data.csv`` (emotion,pixels,Usage in any order), or class folders.
 
     PublicTest is "val", PrivateTest "test". The class-folder copy calls both together "test" (7,178 images).
     """
-    file = find_any(root, "fer2013.csv", "fer2013/fer2013.csv", "*/fer2013.csv")
+    file = find_any(root, *_TABLES)
     if file is None:
         splits = {"train": ("train",), "val": ("val", "validation"), "test": ("test",)}
         try:
@@ -59,7 +60,7 @@ def read_ferplus(root: Path) -> Manifest:
     out (3,137 of the test part stay).
     """
     file = find_one(root, "fer2013new.csv", "*/fer2013new.csv", dataset="FERPlus")
-    table = find_any(root, "fer2013.csv", "*/fer2013.csv")
+    table = find_any(root, *_TABLES)
     folders = {split: find_any(root, name, f"*/{name}", f"*/*/{name}") for split, name in _FOLDERS.items()}
     if table is None and not any(folders.values()):
         raise wrong_root(root, looked_for=("fer2013.csv", "FER2013{Train,Valid,Test}/"), dataset="FERPlus")
@@ -111,13 +112,19 @@ def majority(votes: Sequence[int]) -> str | None:
 def _table_columns(file: Path) -> list[tuple[int, str, str]]:
     """Return line number, emotion and usage of each row of a pixel table, whose pixel cell is not parsed here."""
     with file.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        if not {"emotion", "pixels", "Usage"} <= set(reader.fieldnames or ()):
+        reader = csv.reader(stream)
+        header = [cell.strip().casefold() for cell in next(reader, [])]
+        if not {"emotion", "pixels", "usage"} <= set(header):
             raise DataError(
-                f"The header of {str(file)!r} is {', '.join(reader.fieldnames or ())}.",
-                why="Expected emotion,pixels,Usage.",
+                f"The header of {str(file)!r} is {', '.join(header)}.", why="Expected emotion,pixels,Usage."
             )
-        return [(reader.line_num, (r["emotion"] or "").strip(), (r["Usage"] or "").strip()) for r in reader]
+        emotion, usage = header.index("emotion"), header.index("usage")
+        rows = []
+        for cells in reader:
+            if len(cells) != len(header):
+                raise bad_line(file, reader.line_num, ",".join(cells), expected=f"{len(header)} cells")
+            rows.append((reader.line_num, cells[emotion].strip(), cells[usage].strip()))
+        return rows
 
 
 def _split(usage: str, *, file: Path, number: int) -> str:

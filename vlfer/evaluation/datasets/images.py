@@ -139,7 +139,8 @@ def _affectnet_npy(root: Path) -> Iterator[tuple[Path, str, int]]:
 
 
 def _affectnet_csv(root: Path) -> Iterator[tuple[Path, str, int]]:
-    images = find_any(root, "Manually_Annotated_Images", "Manually_Annotated/Manually_Annotated_Images", "images")
+    name = "Manually_Annotated_Images"
+    images = find_any(root, name, f"*/{name}", f"*/*/{name}", "images")
     for split, name in (("val", "validation.csv"), ("train", "training.csv")):
         file = find_any(root, name, f"*/{name}")
         if file is None:
@@ -169,8 +170,11 @@ def read_caer_s(root: Path) -> Manifest:
 
 def read_sfew(root: Path) -> Manifest:
     """Read SFEW 2.0: ``{Train,Val}/<class>/*.png``, aligned faces preferred; the test labels are not public."""
-    aligned = {"train": ("Train_Aligned_Faces", "Train", "train"), "val": ("Val_Aligned_Faces_new", "Val", "val")}
-    return split_folders(root, aligned, dataset="SFEW", suffixes=IMAGE_SUFFIXES)
+    aligned = {
+        split: (f"{split}_Aligned_Faces*", f"{split}/{split}_Aligned_Faces*", split) for split in ("Train", "Val")
+    }
+    splits = {split.casefold(): names for split, names in aligned.items()}
+    return split_folders(root, splits, dataset="SFEW", suffixes=IMAGE_SUFFIXES)
 
 
 def read_expw(root: Path) -> Manifest:
