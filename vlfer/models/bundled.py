@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from vlfer.config import write_atomically
 from vlfer.errors import BackboneError
 from vlfer.models import face_tower, mobileface
+from vlfer.models.fold import fold_batch_norms
 from vlfer.models.openclip import (
     OpenClipEncoder,
     completed,
@@ -186,6 +187,7 @@ def load_bundled(folder: Path | None = None, *, device: torch.device | None = No
             )
     model = build_bundled(config)
     _load_weights(model, weights)
+    fold_batch_norms(cast(Any, model).visual.eval())
     text = config["model_cfg"]["text_cfg"]
     tokenizer_folder = text_folder() if text.get("hf_tokenizer_name", TEXT_PACKAGE) == TEXT_PACKAGE else folder
     spec = completed(_spec(card, config), model)
