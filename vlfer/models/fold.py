@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
-
-from timm.layers import BatchNormAct2d
+from timm.layers.norm_act import BatchNormAct2d
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -26,7 +24,7 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
         if isinstance(child, nn.BatchNorm2d) and previous is not None:
             at, convolution = previous
             setattr(module, at, fuse_conv_bn_eval(convolution, child))
-            setattr(module, name, cast(nn.Module, child.act) if isinstance(child, BatchNormAct2d) else nn.Identity())
+            setattr(module, name, child.act if isinstance(child, BatchNormAct2d) else nn.Identity())
             previous = None
         elif isinstance(child, nn.Conv2d):
             previous = (name, child)
