@@ -192,6 +192,9 @@ class Label:
         aliases: Spellings used by data sets ("Angry", "AN", "anger").
         action_units: FACS units with side where it matters ("AU12", "R14").
         parts: Names whose union this compound label is; empty for a basic label.
+        definition: What the word means, for a rare one.
+        dynamics: Sentences on how it unfolds over time.
+        weights: One a descriptor, how much it counts; empty counts all alike.
     """
 
     name: str
@@ -201,6 +204,9 @@ class Label:
     aliases: tuple[str, ...] = ()
     action_units: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
+    definition: str = ""
+    dynamics: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
 
 
 def fold_label(name: str) -> str:
@@ -251,9 +257,12 @@ class LabelSet:
     @property
     def sha256(self) -> str:
         """Hash of every word that can change a result."""
+        # Later keys count only where they are used, so that hashes of sets without them stay what they were.
         content = [
-            [label.name, label.descriptors, label.synonyms, label.negatives, label.parts] for label in self.labels
-        ]
+            [label.name, label.descriptors, label.synonyms, label.negatives, label.parts,
+             *(extra for extra in (label.definition, label.dynamics, label.weights) if extra)]
+            for label in self.labels
+        ]  # fmt: skip
         return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
 
     def index(self, name: str) -> int:
@@ -311,6 +320,7 @@ class Prediction:
         reason: Why it abstained; empty otherwise.
         box: xyxy in pixels of the frame in the middle of the interval, or None for a whole image.
         note: Remarks on how the face was found ("no face found, the whole image was taken").
+        explanation: What pulled towards the label, see `vlfer.explain`; empty unless asked for.
     """
 
     start_s: float
@@ -323,6 +333,7 @@ class Prediction:
     box: tuple[float, float, float, float] | None = None
     note: str = ""
     similarity: tuple[float, ...] = ()
+    explanation: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

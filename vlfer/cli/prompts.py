@@ -1,4 +1,4 @@
-"""`vlfer prompts`: which words work best."""
+"""`vlfer prompts`: words that work: written, checked and compared."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from vlfer.cli import prompts_check, prompts_generate
 from vlfer.cli.exits import say
 from vlfer.errors import ConfigError, did_you_mean
 
@@ -17,14 +18,16 @@ if TYPE_CHECKING:
     from vlfer.evaluation.compare import Comparison
     from vlfer.evaluation.run import EvalConfig
 
-app = typer.Typer(help="Compare ways of wording labels.", no_args_is_help=True)
+app = typer.Typer(help="Write, check and compare the words behind labels.", no_args_is_help=True)
+app.command("generate")(prompts_generate.generate)
+app.command("check")(prompts_check.check)
 
 _ENSEMBLES = ("name", "templates", "descriptors", "all")
 
 
 @app.callback()
 def _group() -> None:
-    """Compare ways of wording labels."""
+    """Write, check and compare the words behind labels."""
 
 
 @app.command("compare")

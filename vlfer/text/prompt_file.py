@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +16,7 @@ from pydantic import (
     StringConstraints,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 from vlfer.config import resource_dir
@@ -68,6 +70,7 @@ class Origin(_Strict):
     instructions: str = ""
     checked: str = ""
     sources: list[str] = Field(default_factory=list)
+    generated: dict[str, str] = Field(default_factory=dict)
 
     def text(self) -> str:
         """Return the origin as one line."""
@@ -77,6 +80,7 @@ class Origin(_Strict):
             ("Instructions:", self.instructions),
             ("Checked:", self.checked),
             ("Sources:", "; ".join(self.sources)),
+            ("Generated with", ", ".join(f"{key} {value}" for key, value in self.generated.items())),
         )
         return " ".join(f"{head} {' '.join(body.split()).rstrip('.')}." for head, body in named if body)
 
@@ -92,14 +96,26 @@ class LabelEntry(_Strict):
     descriptors: list[_Text] | None = None
     negatives: list[_Text] | None = None
     parts: list[_Text] | None = None
+    definition: _Text | None = None
+    dynamics: list[_Text] | None = None
+    weights: list[float] | None = None
 
-    @field_validator("name", "synonyms", "aliases", "descriptors", "negatives")
+    @field_validator("name", "synonyms", "aliases", "descriptors", "negatives", "definition", "dynamics")
     @classmethod
     def _not_too_long(cls, value: str | list[str] | None) -> str | list[str] | None:
         for text in [value] if isinstance(value, str) else value or []:
             if len(text.split()) > MAX_WORDS:
                 raise ValueError(f"{text[:40]!r}... has {len(text.split())} words, more than {MAX_WORDS}")
         return value
+
+    @model_validator(mode="after")
+    def _one_weight_a_descriptor(self) -> LabelEntry:
+        if self.weights is not None:
+            if len(self.weights) != len(self.descriptors or []):
+                raise ValueError(f"{len(self.weights)} weights for {len(self.descriptors or [])} descriptors")
+            if any(not 0 <= weight < math.inf for weight in self.weights) or not any(self.weights):
+                raise ValueError("weights are numbers from 0 upwards, not all 0")
+        return self
 
 
 class PromptFile(_Strict):
@@ -301,7 +317,17 @@ def _merge(entry: LabelEntry, base: Label | None, claimed: dict[str, str]) -> La
         aliases=tuple(reversed(distinct.values())),
         action_units=pick("action_units"),
         parts=parts,
+        definition=entry.definition if entry.definition is not None else getattr(base, "definition", ""),
+        dynamics=pick("dynamics"),
+        weights=_weights(entry, base),
     )
+
+
+def _weights(entry: LabelEntry, base: Label | None) -> tuple[float, ...]:
+    """Return weights with the descriptors they were measured on, and none with others."""
+    if entry.weights is not None:
+        return tuple(entry.weights)
+    return base.weights if base is not None and entry.descriptors is None else ()
 
 
 def _inherited(entry: LabelEntry, path: Path, trail: tuple[str, ...]) -> Label | None:
