@@ -93,7 +93,7 @@ def test_a_root_without_any_medium_is_told_before_a_model_is_loaded(run, crops, 
     (tmp_path / "other" / "holiday").mkdir(parents=True)
     given = ("manifest", "--manifest", crops / "manifest.csv", "--labels", "ferplus8", "--faces", "whole")
     result = run("eval", *given, "--root", tmp_path / "other", "--backbone", "not loaded")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "None of the 12 media" in result.stderr
     assert "holiday/" in result.stderr
 
@@ -130,8 +130,9 @@ def test_csv_and_table_are_data_on_stdout(evaluate, crops):
         (["manifest"], "No manifest is named", 2),
         (["dfew"], "folder of 'dfew' is not named", 2),
         (["dfew", "--root", ".", "--manifest", "x.csv"], "--manifest was given", 2),
-        (["manifest", "--manifest", "nowhere.csv"], "does not exist", 1),
-        (["dfeww", "--root", "."], "Did you mean 'dfew'", 1),
+        (["manifest", "--manifest", "nowhere.csv"], "does not exist", 2),
+        (["dfeww", "--root", "."], "Did you mean 'dfew'", 2),
+        (["manifest", "--manifest", "x.csv", "--out", __file__], "cannot be written", 2),
         (["manifest", "--manifest", "x.csv", "--frames", "0"], "--frames 0", 2),
         (["manifest", "--manifest", "x.csv", "--reproduce", "exp-clp"], "Did you mean 'exp-clip'", 2),
     ],
@@ -145,7 +146,7 @@ def test_mistakes_are_told(run, arguments, words, code):
 
 def test_labels_that_are_not_asked_for_are_an_error_with_counts(run, crops):
     result = run("eval", "manifest", "--manifest", crops / "manifest.csv", "--labels", "awe, polite smile")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "happiness 2" in result.stderr
 
 
@@ -161,7 +162,7 @@ def test_datasets_are_listed_and_checked(run, tmp_path):
     assert json.loads(result.stdout)["labels"] == {"happy": 1, "sad": 1}
     assert len((tmp_path / "m.csv").read_text().splitlines()) == 3
     incomplete = run("datasets", "check", "jaffe", tmp_path / "d")
-    assert incomplete.exit_code == 1
+    assert incomplete.exit_code == 2
     assert "KA.AN1.39.tiff" in incomplete.stderr
 
 

@@ -89,7 +89,7 @@ def test_other_samples_are_refused(run, runs, copy):
     lines[0]["path"] = lines[0]["path"].replace("0.png", "other.png")
     rewrite(copy, lines)
     result = run("eval-compare", runs / "a", copy)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert result.stdout == ""
     assert "different samples" in result.stderr
     assert "other.png" in result.stderr

@@ -88,7 +88,7 @@ def test_kill_9_and_a_second_run_gives_the_report_of_an_undisturbed_one(command,
     process.stderr.close()
     before = stored(tmp_path / "cache")
     assert 32 <= before < N
-    assert not (tmp_path / "killed").exists()
+    assert not list((tmp_path / "killed").iterdir())
     assert run(*command("again")).exit_code == 0
     assert run(*command("undisturbed", cache="other")).exit_code == 0
     again, undisturbed = read(tmp_path / "again"), read(tmp_path / "undisturbed")
@@ -128,7 +128,7 @@ def test_full_disk_is_told_and_what_was_stored_serves_the_next_run(command, run,
     assert result.exit_code == 3
     assert "disk is full" in result.stderr
     assert "--cache" in result.stderr
-    assert not (tmp_path / "full").exists()
+    assert not list((tmp_path / "full").iterdir())
     monkeypatch.setattr(embed.np, "save", save)
     assert run(*command("later")).exit_code == 0
     assert read(tmp_path / "later")[0]["embeddings"] == {"from_cache": sum(written), "encoded": N - sum(written)}

@@ -56,7 +56,7 @@ def test_eval_as_table(archive) -> None:
     [
         (["--model", "vlferr"], 2, "Did you mean 'vlfer'"),
         (["--protocol", "megc2020"], 2, "Did you mean 'megc2019'"),
-        (["--protocol", "samm-5"], 1, "samm-5 is over happiness"),
+        (["--protocol", "samm-5"], 2, "samm-5 is over happiness"),
         (["--seeds", "0"], 2, ""),
     ],
 )
@@ -68,7 +68,7 @@ def test_eval_usage(archive, more, code, said) -> None:
 
 def test_eval_without_the_archive(tmp_path) -> None:
     result = _eval(tmp_path / "none.npz")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "no flow archive" in result.output
 
 

@@ -202,3 +202,21 @@ def test_more_shards_than_may_be_open_at_once(tmp_path, monkeypatch):
     assert len(store._shards) == 3
     for i in range(10):
         assert np.array_equal(store.vectors(found[str(i)]), unit(2, seed=i))
+
+
+def test_a_disk_that_takes_no_more_is_told_as_full(tmp_path):
+    resource = pytest.importorskip("resource")
+    store = EmbeddingStore(tmp_path / "cache")
+    unit = np.eye(8, dtype=np.float32)
+    store.add("g", [("small", unit, "ok", "")])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))  # writes beyond it fail as on a full disk
+    try:
+        with pytest.raises(EnvironmentProblem, match="disk is full"):
+            store.add("g", [("large", np.tile(unit, (2000, 1)), "ok", "")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list((tmp_path / "cache" / "shards").glob("*.partial"))
+    found = EmbeddingStore(tmp_path / "cache").find("g", ["small", "large"])
+    assert list(found) == ["small"]
+    assert np.array_equal(store.vectors(found["small"]), unit)

@@ -98,13 +98,15 @@ def evaluate(
         protocol=protocol, fold=fold, split=split, k=k, seed=seed, bootstrap=bootstrap, batch_size=batch_size,
         workers=workers, decoders=decoders, engine=engine, address=address,
     )  # fmt: skip
+    if out is not None:
+        _claim(out)
     evaluation, report = _measure(config, cache=cache)
+    _print(report, form=form)  # first, so that a disk that is full by now does not take the figures along
     if out is not None:
         from vlfer.evaluation.report import write_report
 
         write_report(evaluation, out, report=report)
         say(f"Written: {out}")
-    _print(report, form=form)
     if evaluation.pooled.failed:
         kinds = ", ".join(f"{kind} {count}" for kind, count in evaluation.failures.items())
         say(
@@ -112,6 +114,20 @@ def evaluate(
         )
         say(f"  {report['failed_rows'][0]['message']}")
         raise typer.Exit(SOME_FAILED)
+
+
+def _claim(folder: Path) -> None:
+    """Make the folder of the report before hours of work, not after.
+
+    Raises:
+        ConfigError: If it cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"--out {str(folder)!r} cannot be written: {error}.", fix="another folder") from error
 
 
 def _text(path: Path | None) -> str | None:

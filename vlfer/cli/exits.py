@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from vlfer.errors import BackboneError, ConfigError, EnvironmentProblem, PromptError, VlferError
+from vlfer.errors import BackboneError, ConfigError, DataError, EnvironmentProblem, PromptError, VlferError
 
 DONE = 0
 SOME_FAILED = 1
@@ -19,7 +19,7 @@ INTERRUPTED = 130
 
 def exit_code(error: BaseException) -> int:
     """Return the exit code that an error stands for."""
-    if isinstance(error, (PromptError, ConfigError)):
+    if isinstance(error, (PromptError, ConfigError, DataError)):
         return USAGE
     if isinstance(error, (EnvironmentProblem, BackboneError, ImportError)):
         return ENVIRONMENT

@@ -11,7 +11,10 @@ writes shards of its own, and the first to enter a clip wins.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
+import io
 import json
 import os
 import sqlite3
@@ -37,6 +40,7 @@ CREATE TABLE IF NOT EXISTS clips (
     status TEXT NOT NULL, message TEXT NOT NULL, PRIMARY KEY (grp, item)) WITHOUT ROWID;
 """
 _BUSY_S = 60.0
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _READ_BYTES = 1 << 20
 _MOST_OPEN_SHARDS = 128  # each holds a file descriptor
 
@@ -190,13 +194,16 @@ class EmbeddingStore:
         final = self.folder / "shards" / name
         partial = final.with_suffix(".partial")
         try:
+            content = io.BytesIO()
+            np.save(content, np.ascontiguousarray(vectors, dtype=np.float32))
             with partial.open("wb") as file:
-                np.save(file, np.ascontiguousarray(vectors, dtype=np.float32))
+                file.write(content.getbuffer())  # into a file of its own NumPy would not tell a full disk from others
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, final)
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
             raise self._problem(error) from error
         return name
 
@@ -223,11 +230,13 @@ class EmbeddingStore:
         return shard is not None and clip.start + clip.frames <= len(shard)
 
     def _problem(self, error: Exception) -> EnvironmentProblem:
-        full = getattr(error, "errno", None) == 28 or "full" in str(error)
+        full = getattr(error, "errno", None) in _FULL or "disk is full" in str(error)
         return EnvironmentProblem(
             f"The embedding cache {str(self.folder)!r} cannot be used: {error}.",
             why="The disk is full; what was stored before is intact." if full else "What was stored before is intact.",
-            fix="free some space and run again, it goes on where it stopped; or name another folder with --cache",
+            fix="free some space and run again, it goes on where it stopped; or name another folder with --cache"
+            if full
+            else "a folder that can be written, with --cache",
         )
 
 
