@@ -20,7 +20,7 @@ from vlfer.errors import ConfigError, EnvironmentProblem, did_you_mean
 
 ENVIRONMENT_PREFIX = "VLFER_"
 # Variables with the prefix that are no settings of a prediction.
-OTHER_VARIABLES = frozenset({"VLFER_CACHE"})
+OTHER_VARIABLES = frozenset({"VLFER_CACHE", "VLFER_ADAPTERS"})
 
 
 def cache_dir() -> Path:
@@ -77,6 +77,7 @@ class PredictConfig(BaseModel):
 
     labels: str = Field("ekman7", description="Shipped set, YAML file, or words separated by commas.")
     backbone: str = Field("bundled", description="See `vlfer backbones list`.")
+    adapter: str | None = Field(None, description="Folder or name of an adapter; see `vlfer adapters list`.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     faces: Literal["detect", "whole", "auto"] = Field("auto", description="How faces are found.")
     detector: Literal["mediapipe", "yunet"] = Field("mediapipe", description="What finds them.")

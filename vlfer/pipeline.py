@@ -16,6 +16,7 @@ from vlfer.errors import NoFaceError
 from vlfer.faces.align import crop_face
 from vlfer.faces.detect import Effort, FaceDetector, build_detector
 from vlfer.faces.find import find_faces
+from vlfer.models.adapter import with_adapter_labels
 from vlfer.models.encoder import Encoder, load_encoder
 from vlfer.provenance import build_provenance
 from vlfer.reporting import ONE_LABEL, Analysis, broken_off_report, failed_report, image_predictions
@@ -242,8 +243,8 @@ def load_pipeline(
 
     Args:
         backbone: See `vlfer.models.registry`; "bundled" unless configured otherwise.
-        labels: A shipped set's name ("ekman7" unless configured otherwise), a YAML file, words separated by commas, a
-            list of words, or a `LabelSet`.
+        labels: A shipped set's name, a YAML file, words separated by commas, a list of words, or a `LabelSet`. Unless
+            configured otherwise those of the adapter, or "ekman7".
         config_file: YAML file of settings.
         settings: Fields of `vlfer.config.PredictConfig`: ``faces="whole"``, ``device="cuda"``, ``top=3``.
 
@@ -251,13 +252,14 @@ def load_pipeline(
         PromptError: If the labels are unknown, empty, doubled or too long.
         ConfigError: If a setting is unknown or out of range.
         BackboneError: If the backbone is unknown or its weights cannot be loaded.
+        AdapterError: If the adapter is damaged, or was made for another backbone.
         EnvironmentProblem: If the device or a library is missing.
     """
     named = str(labels) if labels is None or isinstance(labels, (str, Path)) else "given as objects"
     overrides = {"backbone": backbone, "labels": None if labels is None else named, **settings}
-    config = load_config(config_file, overrides=overrides)
+    config = with_adapter_labels(load_config(config_file, overrides=overrides))
     label_set = resolve_label_spec(config.labels if labels is None else labels)
     detector = None if config.faces == "whole" else build_detector(config.detector, model_file=config.detector_file)
-    encoder = load_encoder(config.backbone, device=config.device)
+    encoder = load_encoder(config.backbone, device=config.device, adapter=config.adapter)
     bank = TextBank(encoder, cache_dir=cache_dir())
     return EmotionPipeline(encoder, labels=label_set, bank=bank, detector=detector, config=config)

@@ -38,6 +38,7 @@ def evaluate(
         typer.Option("--labels", "--prompts", help="A shipped set, a YAML file, or words. [the data set's own]"),
     ] = None,
     backbone: Annotated[str | None, typer.Option(help="See: vlfer backbones list. [bundled]")] = None,
+    adapter: Annotated[str | None, typer.Option(help="Folder or name of an adapter. See: vlfer adapters list.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps. [auto]")] = None,
     faces: Annotated[
         Literal["detect", "whole", "auto"] | None, typer.Option(help="Find faces, or take frames as faces. [auto]")
@@ -92,11 +93,11 @@ def evaluate(
     Exit codes: 0 done, 1 some rows failed, 2 usage, 3 environment, 130 interrupted.
     """
     config = resolve_options(
-        dataset=name, root=_text(root), manifest=_text(manifest), labels=labels, backbone=backbone, device=device,
-        faces=faces, margin=margin, detector=detector, detector_file=detector_file, sampling=sampling, frames=frames,
-        frame_pooling=frame_pooling, ensemble=ensemble, pooling=pooling, temperature=temperature, reproduce=reproduce,
-        protocol=protocol, fold=fold, split=split, k=k, seed=seed, bootstrap=bootstrap, batch_size=batch_size,
-        workers=workers, decoders=decoders, engine=engine, address=address,
+        dataset=name, root=_text(root), manifest=_text(manifest), labels=labels, backbone=backbone, adapter=adapter,
+        device=device, faces=faces, margin=margin, detector=detector, detector_file=detector_file, sampling=sampling,
+        frames=frames, frame_pooling=frame_pooling, ensemble=ensemble, pooling=pooling, temperature=temperature,
+        reproduce=reproduce, protocol=protocol, fold=fold, split=split, k=k, seed=seed, bootstrap=bootstrap,
+        batch_size=batch_size, workers=workers, decoders=decoders, engine=engine, address=address,
     )  # fmt: skip
     if out is not None:
         _claim(out)
@@ -203,8 +204,9 @@ def _measure(config: EvalConfig, *, cache: Path | None) -> tuple[Evaluation, dic
     for remark in plan.manifest.remarks:
         say(f"Note: {remark}")
     build = functools.partial(
-        load_tower, config.backbone, device=config.device, raw_pixels=preset is not None and preset.raw_pixels
-    )
+        load_tower, config.backbone, adapter=config.adapter, device=config.device,
+        raw_pixels=preset is not None and preset.raw_pixels,
+    )  # fmt: skip
     encoder: Any = build()
     temperature = encoder.temperature if config.temperature is None else config.temperature
     recipe = config.recipe(encoder.spec.image_size)
@@ -225,12 +227,12 @@ def _measure(config: EvalConfig, *, cache: Path | None) -> tuple[Evaluation, dic
     return evaluation, report_dict(evaluation, provenance=provenance, notes=(preset.note,) if preset else ())
 
 
-def load_tower(backbone: str, *, device: str, raw_pixels: bool) -> Any:
+def load_tower(backbone: str, *, device: str, raw_pixels: bool, adapter: str | None = None) -> Any:
     """Load the backbone of an evaluation; also called in Ray's actors."""
     from vlfer.evaluation.reproduce import raw_pixel_encoder
     from vlfer.models.encoder import load_encoder
 
-    encoder = load_encoder(backbone, device=device)
+    encoder = load_encoder(backbone, device=device, adapter=adapter)
     return raw_pixel_encoder(encoder) if raw_pixels else encoder
 
 

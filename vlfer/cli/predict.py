@@ -39,6 +39,9 @@ def predict(
     ] = None,
     margin: Annotated[float | None, typer.Option(help="Extra around a face, as a share of its side. [0]")] = None,
     backbone: Annotated[str | None, typer.Option(help="See: vlfer backbones list. [bundled]")] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="Folder or name of an adapter; brings its labels. See: vlfer adapters list.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps. [auto]")] = None,
     top: Annotated[int | None, typer.Option(help="Labels listed per face. [5]")] = None,
     threshold: Annotated[
@@ -66,7 +69,7 @@ def predict(
     Exit codes: 0 done, 1 some files failed or show no face, 2 usage, 3 environment, 130 interrupted.
     """
     settings = _settings(
-        config, labels=labels, faces=faces, margin=margin, backbone=backbone, device=device, top=top,
+        config, labels=labels, faces=faces, margin=margin, backbone=backbone, adapter=adapter, device=device, top=top,
         threshold=threshold, fps=fps, window_s=window, hop_s=hop, detector=detector, detector_file=detector_file,
     )  # fmt: skip
     sources = _sources(paths or [], sample=sample)
@@ -79,10 +82,11 @@ def predict(
 def _settings(file: Path | None, **flags: Any) -> PredictConfig:
     """Resolve and check everything that needs no model, so that a typo is told at once."""
     from vlfer.config import load_config
+    from vlfer.models.adapter import with_adapter_labels
     from vlfer.models.registry import find_backbone
     from vlfer.text.labels import non_latin, resolve_label_spec
 
-    settings = load_config(file, overrides=flags)
+    settings = with_adapter_labels(load_config(file, overrides=flags))
     label_set = resolve_label_spec(settings.labels)
     try:
         spec = find_backbone(settings.backbone)

@@ -39,6 +39,7 @@ class EvalConfig(BaseModel):
     manifest: str | None = Field(None, description="CSV file where the data set is manifest.")
     labels: str | None = Field(None, description="Shipped set, YAML file or words; None takes the data set's own.")
     backbone: str = Field("bundled", description="See `vlfer backbones list`.")
+    adapter: str | None = Field(None, description="Folder or name of an adapter.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     faces: Literal["detect", "whole", "auto"] = Field("auto", description="How faces are found.")
     detector: Literal["mediapipe", "yunet"] = Field("mediapipe", description="What finds them.")

@@ -37,7 +37,9 @@ class Encoder(Protocol):
         ...
 
 
-def load_encoder(name: str = "bundled", *, device: str = "auto", cache_dir: Path | None = None) -> TowerEncoder:
+def load_encoder(
+    name: str = "bundled", *, device: str = "auto", cache_dir: Path | None = None, adapter: str | Path | None = None
+) -> TowerEncoder:
     """Load a backbone by name.
 
     The result is an ``Encoder``; its base class adds ``model`` and ``device`` for training.
@@ -46,11 +48,22 @@ def load_encoder(name: str = "bundled", *, device: str = "auto", cache_dir: Path
         name: See ``vlfer.models.registry`` for the grammar.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         cache_dir: Where downloaded weights lie, instead of the hub's own cache.
+        adapter: Folder or known name of an adapter, see `vlfer.models.adapter`; merged before the encoder is returned.
 
     Raises:
+        AdapterError: If the adapter is damaged, or was made for another backbone.
         BackboneError: If the name is unknown or its weights cannot be loaded.
         EnvironmentProblem: If the device does not exist here.
     """
+    if adapter is not None:
+        from vlfer.models.adapter import load_adapter
+
+        verified = load_adapter(adapter)  # before the backbone, which takes longer
+        encoder = load_encoder(name, device=device, cache_dir=cache_dir)
+        from vlfer.models.lora import apply_adapter
+
+        apply_adapter(encoder, verified)
+        return encoder
     spec = find_backbone(name)
     target = choose_device(device)
     # Each library takes seconds to import: only the one that is asked for.

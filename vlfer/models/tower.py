@@ -6,6 +6,7 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,6 +16,11 @@ from vlfer.errors import BackboneError, EnvironmentProblem, ShapeError
 from vlfer.models.preprocess import Fit, check_pixels, prepare_pixels
 from vlfer.models.registry import BackboneSpec
 from vlfer.types import Embedding, FloatArray, UInt8Array
+
+if TYPE_CHECKING:
+    from vlfer.models.adapter import Adapter
+    from vlfer.models.prompt_context import PromptContext
+    from vlfer.models.temporal import TemporalAdapter
 
 _log = logging.getLogger(__name__)
 _HASH_DIGITS = 16
@@ -61,6 +67,10 @@ class TowerEncoder(ABC):
         dimension: D.
         temperature: What cosine similarities are divided by before a softmax.
         device: Where it computes.
+        adapter: What was put on it by `vlfer.models.lora.apply_adapter`, or None.
+        temporal: The transformer over frames that the adapter brought, or None.
+        context: Learned vectors before every sentence, or None.
+        map: (D, D) linear map after both towers, or None.
     """
 
     #: Whether columns that hold padding in a whole batch may be cut off without changing a vector.
@@ -94,6 +104,10 @@ class TowerEncoder(ABC):
         self.device = device
         self.temperature = self._learned_temperature() if spec.logit_temperature is None else spec.logit_temperature
         self._tokenizer_lock = threading.Lock()
+        self.adapter: Adapter | None = None
+        self.temporal: TemporalAdapter | None = None
+        self.context: PromptContext | None = None
+        self.map: Tensor | None = None
 
     @abstractmethod
     def _forward_images(self, batch: Tensor) -> Tensor:
@@ -136,7 +150,7 @@ class TowerEncoder(ABC):
         with torch.inference_mode():
             for start in range(0, len(pixels), batch_size):
                 batch = prepare_pixels(pixels[start : start + batch_size], spec=self.spec, fit=fit).to(self.device)
-                vectors[start : start + batch_size] = _unit(self._forward_images(batch))
+                vectors[start : start + batch_size] = _unit(self.image_features(batch))
         return Embedding(vectors, self.space)
 
     def encode_texts(self, sentences: Sequence[str], *, batch_size: int = 64) -> Embedding:
@@ -160,6 +174,8 @@ class TowerEncoder(ABC):
             return Embedding(vectors, self.space)
         with self._tokenizer_lock:
             tokens, lengths = self._tokenize(list(sentences))
+        if self.context is not None:
+            tokens, lengths = self.context.insert(tokens, lengths)
         limit = tokens.shape[1]
         cut = sum(length > limit for length in lengths)
         if cut:
@@ -170,8 +186,23 @@ class TowerEncoder(ABC):
                 rows = order[start : start + batch_size]
                 width = min(limit, max(lengths[i] for i in rows)) if self.cuts_padding else limit
                 batch = tokens[torch.from_numpy(rows), :width].to(self.device)
-                vectors[rows] = _unit(self._forward_texts(batch))
+                vectors[rows] = _unit(self.text_features(batch))
         return Embedding(vectors, self.space)
+
+    def image_features(self, batch: Tensor) -> Tensor:
+        """Return (N, D) vectors, not of unit length, of (N, 3, S, S) prepared pixels; gradients flow."""
+        features = self._forward_images(batch)
+        return features if self.map is None else features @ self.map.T
+
+    def text_features(self, tokens: Tensor) -> Tensor:
+        """Return (N, D) vectors, not of unit length, of (N, L) token ids; gradients flow."""
+        features = self._forward_texts(tokens)
+        return features if self.map is None else features @ self.map.T
+
+    def tokenize(self, sentences: Sequence[str]) -> tuple[Tensor, list[int]]:
+        """Return (N, L) int64 ids, without a learned context, and the length of each sentence before any cut."""
+        with self._tokenizer_lock:
+            return self._tokenize(list(sentences))
 
 
 def _check_batch_size(batch_size: int) -> None:
