@@ -14,6 +14,7 @@ from vlfer.cli import (
     doctor,
     eval,
     eval_compare,
+    index,
     labels,
     mie,
     predict,
@@ -46,6 +47,7 @@ GROUPS = {
     "backbones": backbones.app,
     "datasets": datasets.app,
     "mie": mie.app,
+    "index": index.app,
     "bench": bench.app,
 }
 
