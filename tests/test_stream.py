@@ -2,17 +2,21 @@ import numpy as np
 import pytest
 
 from vlfer.errors import VideoReadError
-from vlfer.stream import MOST_KEPT_CROPS, MOST_THUMBNAILS, embed_stream
+from vlfer.collect import MOST_KEPT_THUMBS, MOST_THUMBNAILS
+from vlfer.stream import embed_stream
 from vlfer.types import Embedding, Face, Frames
 
 
+STILL = 8  # frames of one grey; that of the next is no cut
+
+
 def chunks_of(n, *, size=4, fps=10.0, fail_after=None):
-    """Frames whose pixel value is their number; the stream breaks after ``fail_after`` frames."""
+    """Frames whose grey tells their number by eights; the stream breaks after ``fail_after`` frames."""
     for first in range(0, n, size):
         if fail_after is not None and first >= fail_after:
             raise VideoReadError("The file is truncated.", why="It ends early.")
         numbers = np.arange(first, min(first + size, n))
-        pixels = np.broadcast_to(numbers[:, None, None, None] % 256, (len(numbers), 8, 8, 3)).astype(np.uint8)
+        pixels = np.broadcast_to(numbers[:, None, None, None] // STILL % 256, (len(numbers), 8, 8, 3)).astype(np.uint8)
         yield Frames(pixels, numbers / fps)
 
 
@@ -58,7 +62,7 @@ def test_each_face_keeps_its_own_vectors_in_order_of_time():
     assert encode.batches == [8, 8, 4]  # the faces of a chunk go through at once
     for one in found.tracks:
         green = 200 if one.track.boxes[0, 0] > 100 else 20
-        want = np.stack([np.arange(10) + 1.0, np.full(10, green + 1.0)], axis=1)
+        want = np.stack([np.arange(10) // STILL + 1.0, np.full(10, green + 1.0)], axis=1)
         np.testing.assert_allclose(one.embedding.vectors, want / np.linalg.norm(want, axis=1, keepdims=True), atol=1e-6)
         np.testing.assert_allclose(one.times_s, np.arange(10) / 10)
 
@@ -90,7 +94,7 @@ def test_frames_without_faces_are_counted_and_their_note_kept_once():
 
 
 def test_thumbnails_stay_few_however_long_the_stream():
-    found = embed_stream(chunks_of(3 * MOST_KEPT_CROPS, size=64), find=two_faces, crop=crop, encode=Encoder())
+    found = embed_stream(chunks_of(6 * MOST_KEPT_THUMBS, size=64), find=two_faces, crop=crop, encode=Encoder())
     for one in found.tracks:
         assert MOST_THUMBNAILS / 2 <= len(one.thumbnails) <= MOST_THUMBNAILS
         times_s = np.array([time_s for time_s, _ in one.thumbnails])

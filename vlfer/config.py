@@ -83,7 +83,9 @@ class PredictConfig(BaseModel):
     detector: Literal["mediapipe", "yunet"] = Field("mediapipe", description="What finds them.")
     detector_file: str | None = Field(None, description="Model file of YuNet.")
     margin: float = Field(0.0, gt=-0.5, le=2.0, description="Extra around a face, as a share of its side.")
-    ensemble: Literal["name", "templates", "descriptors", "all"] = Field("all", description="Sentences per label.")
+    ensemble: Literal["name", "templates", "descriptors", "all", "dynamics", "definitions", "contrast", "parts"] = (
+        Field("all", description="Sentences per label.")
+    )
     pooling: Literal["embeddings", "logits"] = Field("embeddings", description="How sentences are averaged.")
     temperature: float | None = Field(None, gt=0.0, description="None takes that of the backbone.")
     threshold: float | None = Field(None, ge=0.0, le=1.0, description="Least probability; None is 2 / (C + 1).")
@@ -92,6 +94,12 @@ class PredictConfig(BaseModel):
     fps: float = Field(8.0, gt=0.0, le=1000.0, description="Frames looked at per second of video.")
     window_s: float = Field(1.0, gt=0.0, description="Length of the sliding mean over a video.")
     hop_s: float = Field(0.25, gt=0.0, description="Shortest segment of a video.")
+    temporal: Literal["mean", "attention", "topk", "ema", "adapter"] | None = Field(
+        None, description="What makes one vector of a window; None is the adapter's, else the mean."
+    )
+    start_s: float = Field(0.0, ge=0.0, description="Of a video, from this time on.")
+    end_s: float | None = Field(None, gt=0.0, description="Of a video, up to this time.")
+    detect_every_s: float = Field(0.34, ge=0.0, description="Time between two searches for faces in a video.")
     batch_size: int = Field(32, ge=1, le=4096, description="Faces through the tower at once.")
 
 

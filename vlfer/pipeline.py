@@ -11,19 +11,20 @@ from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 
+from vlfer.clips import ClipTools, analyse_clip, tell_clip, watch_clip
 from vlfer.config import PredictConfig, cache_dir, load_config
 from vlfer.errors import NoFaceError
 from vlfer.faces.align import crop_face
 from vlfer.faces.detect import Effort, FaceDetector, build_detector
 from vlfer.faces.find import find_faces
+from vlfer.faces.follow import Follows
 from vlfer.models.adapter import with_adapter_labels
 from vlfer.models.encoder import Encoder, load_encoder
 from vlfer.provenance import build_provenance
-from vlfer.reporting import ONE_LABEL, Analysis, broken_off_report, failed_report, image_predictions
+from vlfer.reporting import ONE_LABEL, Analysis, failed_report, image_predictions
 from vlfer.scoring import score
-from vlfer.segments import segment_track
 from vlfer.sources import Clip, Source, open_source, source_name
-from vlfer.stream import EmbeddedStream, embed_stream
+from vlfer.stream import EmbeddedStream
 from vlfer.text.bank import TextBank
 from vlfer.text.labels import resolve_label_spec
 from vlfer.types import Embedding, Face, Frames, LabelSet, Report, Scores, UInt8Array
@@ -108,7 +109,12 @@ class EmotionPipeline:
         return [analysis.report for analysis in self.analyse(sources, hook=hook, on_error=on_error)]
 
     def analyse(
-        self, sources: Sequence[Source], *, hook: Hook | None = None, on_error: OnError = "record"
+        self,
+        sources: Sequence[Source],
+        *,
+        hook: Hook | None = None,
+        on_error: OnError = "record",
+        journal_dir: Path | None = None,
     ) -> Iterator[Analysis]:
         """Yield one analysis a source, in order, as soon as it is known; the faces of many images share a batch.
 
@@ -116,9 +122,11 @@ class EmotionPipeline:
             sources: As in `predict`, already expanded.
             hook: Told about progress.
             on_error: As in `predict`.
+            journal_dir: Where a video that is interrupted leaves what it had, and goes on from; None keeps nothing.
 
         Raises:
             VlferError: Only with ``on_error="raise"``.
+            KeyboardInterrupt: After the analysis, as far as it came, of a video in which the user pressed Ctrl-C.
         """
         pending: list[_Row] = []
         for number, source in enumerate(sources):
@@ -126,8 +134,11 @@ class EmotionPipeline:
             if isinstance(opened, Clip):
                 yield from self._finish(pending, on_error=on_error)
                 pending = []
-                clip = self._guard(source, partial(self._video, opened, hook=hook), on_error=on_error)
+                analyse = partial(self._video, opened, hook=hook, journal_dir=journal_dir)
+                clip = self._guard(source, analyse, on_error=on_error)
                 yield Analysis(clip) if isinstance(clip, Report) else clip
+                if isinstance(clip, Analysis) and clip.was_interrupted:
+                    raise KeyboardInterrupt
             else:
                 pending.append(_Row(opened.source, failure=opened) if isinstance(opened, Report) else opened)
             if sum(len(row.crops) for row in pending) >= self.config.batch_size or len(pending) >= MOST_PENDING:
@@ -147,7 +158,8 @@ class EmotionPipeline:
             return failed_report(source_name(source), error, provenance=self.provenance)
 
     def _open(self, source: Source) -> _Row | Clip:
-        opened = open_source(source, fps=self.config.fps)
+        config = self.config
+        opened = open_source(source, fps=config.fps, start_s=config.start_s, end_s=config.end_s)
         if isinstance(opened, Clip):
             return opened
         pixels = opened.pixels[0]
@@ -198,18 +210,21 @@ class EmotionPipeline:
     def _note(self, *notes: str) -> str:
         return "; ".join(note for note in (*notes, ONE_LABEL if len(self.labels) == 1 else "") if note)
 
-    def _video(self, clip: Clip, *, hook: Hook | None) -> Analysis:
-        return self.tell(clip, self.watch(clip, hook=hook))
+    def clip_tools(self) -> ClipTools:
+        """Return what looks at a clip, for streams that are not files."""
+        follower = self.detector if isinstance(self.detector, Follows) else None
+        find = partial(self.find, effort="fast")
+        return ClipTools(find, follower, self.crop, self.encode, self._score, self.encoder, self.config)
+
+    def _video(self, clip: Clip, *, hook: Hook | None, journal_dir: Path | None) -> Analysis:
+        on_frames = None if hook is None else partial(_tell_frames, hook, clip.n_frames)
+        told: Any = {"provenance": self.provenance, "note": self._note}
+        return analyse_clip(clip, self.clip_tools(), on_frames=on_frames, journal_dir=journal_dir, **told)
 
     def watch(self, clip: Clip, *, hook: Hook | None = None) -> EmbeddedStream:
         """Find, follow and encode the faces of an opened video; `tell` scores them, for any labels."""
-        return embed_stream(
-            clip.chunks,
-            find=partial(self.find, effort="fast"),
-            crop=self.crop,
-            encode=self.encode,
-            on_frames=None if hook is None else lambda done: hook("frames", done, clip.n_frames),
-        )
+        on_frames = None if hook is None else partial(_tell_frames, hook, clip.n_frames)
+        return watch_clip(clip, self.clip_tools(), on_frames=on_frames)
 
     def tell(self, clip: Clip, stream: EmbeddedStream) -> Analysis:
         """Score and cut into segments what `watch` saw.
@@ -217,19 +232,11 @@ class EmotionPipeline:
         Raises:
             NoFaceError: If no frame shows a face.
         """
-        parts = []
-        lengths: Any = {"window_s": self.config.window_s, "hop_s": self.config.hop_s, "frame_s": clip.frame_s}
-        note = self._note(*stream.notes)
-        for found in stream.tracks:
-            parts.append(segment_track(found, score=self._score, note=note, **lengths, **self._deciding))
-        timelines = tuple(timeline for timeline, _ in parts)
-        predictions = tuple(chain.from_iterable(segments for _, segments in parts))
-        if stream.failure is None and not predictions:
-            raise NoFaceError(f"No face was found in {stream.n_frames} frames.", fix="--fps 30, to look more often.")
-        report = Report(clip.source, "ok", predictions, provenance=self.provenance)
-        if stream.failure is not None:
-            report = broken_off_report(report, stream.failure, last_s=stream.last_s)
-        return Analysis(report, timelines)
+        return tell_clip(clip, stream, self.clip_tools(), provenance=self.provenance, note=self._note)
+
+
+def _tell_frames(hook: Hook, total: int, done: int) -> None:
+    hook("frames", done, total)
 
 
 def load_pipeline(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vlfer.errors import NoFaceError, VlferError
@@ -16,10 +16,27 @@ ONE_LABEL = "one label only: the probability is 1 by definition, look at the sim
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """A report with the scores over time behind it; an image has no timeline."""
+    """A report with the scores over time behind it; an image has no timeline, and nothing of what follows it.
+
+    Attributes:
+        report: The answer.
+        timelines: One a person.
+        cuts_s: When shots begin.
+        n_frames: Frames looked at.
+        n_replayed: Of these, how many an interrupted run had done before.
+        last_s: Time of the last one.
+        was_interrupted: Whether the user ended the run.
+        seconds: Time spent per step.
+    """
 
     report: Report
     timelines: tuple[Timeline, ...] = ()
+    cuts_s: tuple[float, ...] = ()
+    n_frames: int = 0
+    n_replayed: int = 0
+    last_s: float = 0.0
+    was_interrupted: bool = False
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def image_predictions(
@@ -79,3 +96,9 @@ def broken_off_report(report: Report, error: VlferError, *, last_s: float) -> Re
     """Mark the report of a stream that could be read only up to ``last_s``; what was found before is kept."""
     again = type(error)(f"After {last_s:.2f} s: {error.what}", why=error.why, fix=error.fix)
     return replace(report, status="error", error_type=type(error).__name__, message=str(again))
+
+
+def interrupted_report(report: Report, *, last_s: float) -> Report:
+    """Mark the report of a stream that the user ended at ``last_s``; what was found before is kept."""
+    message = f"Interrupted after {last_s:.2f} s of video. Try: the same command again, which goes on from there."
+    return replace(report, status="error", error_type="Interrupted", message=message)

@@ -1,31 +1,40 @@
-"""From scores over time to segments: a sliding window, then equal neighbours merged. Pure functions on arrays."""
+"""From scores over time to segments: equal neighbours merged. Pure functions on arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from vlfer.errors import ConfigError, ShapeError
+from vlfer.cells import Cells, window_means
+from vlfer.collect import ScoredTrack
 from vlfer.scoring import DEFAULT_TIE_MARGIN, decide, top_labels
-from vlfer.stream import EmbeddedTrack
 from vlfer.types import Embedding, FloatArray, IntArray, Prediction, Scores, TimeArray, UInt8Array
+
+__all__ = ["Cells", "FrameScores", "Timeline", "merge_cells", "segment_track", "window_means"]
 
 
 @dataclass(frozen=True, slots=True)
-class Cells:
-    """Equal slices of time in which a face was seen; each is the smallest stretch that gets a label of its own.
+class FrameScores:
+    """The scores of one face in every frame that was looked at.
 
     Attributes:
-        start_s: (N,) float64.
-        end_s: (N,) float64.
-        embedding: N mean vectors of the window around each cell.
+        frame_index: (T,) int64, counted among the frames looked at.
+        times_s: (T,) float64.
+        boxes: (T, 4) float32 xyxy px.
+        confidence: (T,) float32 of the face detector.
+        scores: T frames against C labels, each frame alone.
     """
 
-    start_s: TimeArray
-    end_s: TimeArray
-    embedding: Embedding
+    frame_index: IntArray
+    times_s: TimeArray
+    boxes: FloatArray
+    confidence: FloatArray
+    scores: Scores
+
+    def __len__(self) -> int:
+        return len(self.times_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +47,9 @@ class Timeline:
         end_s: (N,) float64, end of each cell.
         scores: N cells against C labels.
         thumbnails: Moments in seconds with the face at that moment, (S, S, 3) uint8 RGB; few, in order of time.
+        frames: The scores of every single frame, or None.
+        vectors: (N, D) float16, the pooled vector of each cell, or None.
+        space: Of the vectors.
     """
 
     track_id: int
@@ -45,28 +57,45 @@ class Timeline:
     end_s: TimeArray
     scores: Scores
     thumbnails: tuple[tuple[float, UInt8Array], ...] = ()
+    frames: FrameScores | None = None
+    vectors: NDArray[np.float16] | None = None
+    space: str = ""
+
+    @property
+    def embedding(self) -> Embedding | None:
+        """The pooled vector of each cell as N unit vectors, or None where they were not kept."""
+        if self.vectors is None:
+            return None
+        full = self.vectors.astype(np.float32)
+        return Embedding(full / np.linalg.norm(full, axis=1, keepdims=True), self.space)
 
 
 def segment_track(
-    found: EmbeddedTrack,
+    found: ScoredTrack,
     *,
-    score: Callable[[Embedding], Scores],
-    window_s: float,
-    hop_s: float,
-    frame_s: float,
+    space: str,
     note: str = "",
     threshold: float | None = None,
     tie_margin: float = DEFAULT_TIE_MARGIN,
     top: int | None = None,
 ) -> tuple[Timeline, tuple[Prediction, ...]]:
-    """Score one face over time and cut it into segments: `window_means`, ``score``, `merge_cells`.
+    """Turn one scored face into its timeline and segments, see `merge_cells`.
 
     Raises:
-        ConfigError: If the window or the hop is no length.
-        VlferError: Whatever ``score`` raises.
+        ConfigError: If the threshold or the margin is out of range.
     """
-    cells = window_means(found.embedding, found.times_s, window_s=window_s, hop_s=hop_s, frame_s=frame_s)
-    timeline = Timeline(found.track.track_id, cells.start_s, cells.end_s, score(cells.embedding), found.thumbnails)
+    timeline = Timeline(
+        found.track.track_id,
+        found.cell_start_s,
+        found.cell_end_s,
+        found.cell_scores,
+        found.thumbnails,
+        frames=FrameScores(
+            found.track.frame_index, found.times_s, found.track.boxes, found.track.scores, found.frame_scores
+        ),
+        vectors=found.cell_vectors,
+        space=space,
+    )
     segments = merge_cells(
         timeline,
         boxes=found.track.boxes,
@@ -77,50 +106,6 @@ def segment_track(
         note=note,
     )
     return timeline, segments
-
-
-def window_means(
-    embedding: Embedding, times_s: TimeArray, *, window_s: float = 1.0, hop_s: float = 0.25, frame_s: float = 0.04
-) -> Cells:
-    """Average frame embeddings over a sliding window.
-
-    Time is cut into cells of ``hop_s`` from the first frame on; a cell's vector is the mean of all frames within
-    ``window_s`` around its centre. Cells in which the face is not seen are left out, save those that merely fall
-    between two frames of a slow or uneven frame rate.
-
-    Args:
-        embedding: T frames of one face.
-        times_s: (T,) float64, increasing.
-        window_s: Length of the window.
-        hop_s: Length of a cell.
-        frame_s: How long one frame lasts; the last cell ends that long after the last frame.
-
-    Raises:
-        ConfigError: If a length is not positive, or the window is shorter than a cell.
-        ShapeError: If the times do not fit the vectors or do not increase.
-    """
-    if not (hop_s > 0 and frame_s > 0 and window_s >= hop_s):
-        raise ConfigError(
-            f"The window is {window_s} s, the hop {hop_s} s and a frame {frame_s} s.",
-            why="All must be positive and the window at least one hop long.",
-            fix="--window 1.0 --hop 0.25",
-        )
-    if times_s.shape != (len(embedding),) or bool((np.diff(times_s) <= 0).any()):
-        raise ShapeError(f"times_s has shape {times_s.shape}.", why=f"Expected {len(embedding)} increasing times.")
-    first = times_s[0]
-    cells = _seen_cells(times_s, hop_s=hop_s, longest_gap_s=2 * max(frame_s, hop_s))
-    start_s = first + cells * hop_s
-    centre_s = start_s + hop_s / 2
-    low = np.searchsorted(times_s, centre_s - window_s / 2 - 1e-9, side="left")
-    high = np.searchsorted(times_s, centre_s + window_s / 2 + 1e-9, side="right")
-    low = np.where(low == high, np.maximum(low - 1, 0), low)  # a cell between two frames, with neither in its window
-    sums = np.concatenate([np.zeros((1, embedding.vectors.shape[1])), np.cumsum(embedding.vectors, 0, np.float64)])
-    means = sums[high] - sums[low]
-    norms = np.linalg.norm(means, axis=1, keepdims=True)
-    if bool((norms < 1e-6).any()):
-        raise ShapeError("The frames of a window cancel out.", why="Their mean has no direction.")
-    end_s = np.minimum(start_s + hop_s, times_s[-1] + frame_s)
-    return Cells(start_s, end_s, Embedding((means / norms).astype(np.float32), embedding.space))
 
 
 def merge_cells(
@@ -174,16 +159,6 @@ def merge_cells(
             )
         )
     return tuple(segments)
-
-
-def _seen_cells(times_s: TimeArray, *, hop_s: float, longest_gap_s: float) -> IntArray:
-    """Return the increasing numbers of the cells that hold a frame or lie in a gap of at most ``longest_gap_s``."""
-    cell_of_frame = np.floor((times_s - times_s[0]) / hop_s + 1e-9).astype(np.int64)
-    seen = np.zeros(int(cell_of_frame[-1]) + 1, dtype=bool)
-    seen[cell_of_frame] = True
-    for i in np.flatnonzero((np.diff(cell_of_frame) > 1) & (np.diff(times_s) <= longest_gap_s + 1e-9)):
-        seen[cell_of_frame[i] : cell_of_frame[i + 1]] = True
-    return np.flatnonzero(seen).astype(np.int64)
 
 
 def _runs(labels: list[str | None], timeline: Timeline) -> list[tuple[int, int]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,19 @@ class Clip:
 
     Attributes:
         source: Its name.
-        chunks: Consecutive frames, already thinned.
+        chunks: Consecutive frames, already thinned; can be gone through once.
         frame_s: Seconds from one frame to the next.
         n_frames: How many frames to expect, 0 where that is not known.
+        after: Gives the frames after a time, to go on from there; None where that cannot be done.
+        identity: What tells this source from another one and from a changed file, JSON-ready; empty for an array.
     """
 
     source: str
     chunks: Iterable[Frames]
     frame_s: float
     n_frames: int
+    after: Callable[[float], Iterable[Frames]] | None = None
+    identity: Mapping[str, object] = field(default_factory=dict)
 
 
 def source_name(source: Source) -> str:
@@ -40,12 +44,17 @@ def source_name(source: Source) -> str:
     return str(source) if isinstance(source, (str, Path)) else "array"
 
 
-def open_source(source: Source, *, fps: float) -> Frames | Clip:
+def open_source(
+    source: Source, *, fps: float, start_s: float = 0.0, end_s: float | None = None, chunk: int = 16
+) -> Frames | Clip:
     """Open a source.
 
     Args:
         source: A path, an array (H, W, 3) or (T, H, W, 3), or frames.
         fps: Frames wanted per second of video. Every k-th frame is taken, k being the whole number that comes closest.
+        start_s: Of a video, frames from this time on.
+        end_s: Of a video, frames before this time; None for the end.
+        chunk: Most frames per chunk of a video.
 
     Returns:
         One frame for an image, a clip for a video.
@@ -53,21 +62,47 @@ def open_source(source: Source, *, fps: float) -> Frames | Clip:
     Raises:
         MediaReadError: If it cannot be read; a video's later parts may still fail while streaming.
         ShapeError: If an array is no image and no video.
+        ConfigError: If the interval is none.
     """
     if isinstance(source, (str, Path)):
         if media_kind(source) == "image":
             return load_image(source)
-        info = probe_video(source)
-        gap_s = 1 / info.fps if info.fps > 0 else 1 / fps  # of unknown rate every frame is taken
-        stride = _stride(gap_s, fps=fps)
-        return Clip(str(source), read_video(source, stride=stride), stride * gap_s, -(-info.frame_count // stride))
+        return _open_video(source, fps=fps, start_s=start_s, end_s=end_s, chunk=chunk)
     frames = source if isinstance(source, Frames) else frames_from_array(source)
     if len(frames) < 2:
         return frames
     gap_s = float(np.median(np.diff(frames.times_s)))
     stride = _stride(gap_s, fps=fps)
-    thinned = Frames(frames.pixels[::stride], frames.times_s[::stride], frames.source)
-    return Clip(frames.source, [thinned], stride * gap_s, len(thinned))
+    last_s = float("inf") if end_s is None else end_s
+    wanted = np.flatnonzero((frames.times_s >= start_s) & (frames.times_s < last_s))[::stride]
+
+    def opened(after_s: float | None) -> Iterator[Frames]:
+        left = wanted if after_s is None else wanted[frames.times_s[wanted] > after_s]
+        for first in range(0, len(left), chunk):
+            some = left[first : first + chunk]
+            yield Frames(frames.pixels[some], frames.times_s[some], frames.source)
+
+    return Clip(frames.source, opened(None), stride * gap_s, len(wanted), opened)
+
+
+def _open_video(path: str | Path, *, fps: float, start_s: float, end_s: float | None, chunk: int) -> Clip:
+    info = probe_video(path)
+    gap_s = 1 / info.fps if info.fps > 0 else 1 / fps  # of unknown rate every frame is taken
+    stride = _stride(gap_s, fps=fps)
+    count = info.frame_count
+    if count and info.duration_s > 0:
+        seen_s = min(info.duration_s, end_s or info.duration_s) - start_s
+        count = min(count, round(count * max(seen_s, 0.0) / info.duration_s))
+    stat = Path(path).stat()
+    identity = {
+        "path": str(Path(path).resolve()), "bytes": stat.st_size, "changed_ns": stat.st_mtime_ns, "stride": stride,
+        "start_s": start_s, "end_s": end_s,
+    }  # fmt: skip
+
+    def opened(after_s: float | None) -> Iterator[Frames]:
+        return read_video(path, chunk=chunk, start_s=start_s, end_s=end_s, stride=stride, after_s=after_s)
+
+    return Clip(str(path), opened(None), stride * gap_s, -(-count // stride), opened, identity)
 
 
 def _stride(gap_s: float, *, fps: float) -> int:

@@ -33,6 +33,8 @@ _DETECTOR_SIDE_PX = 256
 _MESH_SIDE_PX = 384
 # A square around the box of BlazeFace (brows to chin) in which the mesh finds the face again.
 _MESH_CROPS = (2.0, 1.5)
+# The same, around the canonical square of the frame before: room for the face to move.
+_FOLLOW_CROP = 1.8
 # The full-range model finds most faces from 7.5 % of the longer side on: a tile is this many times the smallest face.
 _TILE_PER_FACE = 13.0
 # Tiles overlap by nearly two such faces; larger ones lie within a tile of the next scale.
@@ -95,6 +97,33 @@ class MediaPipeDetector:
                 faces = self._fast(pixels) if effort == "fast" else self._thorough(pixels)
             self._warm = self._warm or bool(faces)
         return largest_first(suppress_overlaps(faces), limit=self._max_faces)
+
+    def follow(self, pixels: UInt8Array, face: Face) -> Face | None:
+        """Return a face of the frame before near to where it was, or None if the mesh does not find it there.
+
+        Args:
+            pixels: (H, W, 3) uint8 RGB.
+            face: With the landmarks of the mesh.
+
+        Raises:
+            ShapeError: If the image or the landmarks are malformed.
+        """
+        check_image(pixels)
+        if face.landmarks is None:
+            return None
+        center, side, _ = canonical_square(face.landmarks)
+        half = side / 2
+        near = Face(
+            box=np.array([center[0] - half, center[1] - half, center[0] + half, center[1] + half], dtype=np.float32),
+            score=face.score,
+            landmarks=face.landmarks,
+        )
+        with self._lock:
+            mesh = self._fit_mesh(pixels, near, crop=_FOLLOW_CROP)
+        if mesh is None or not 0.5 < canonical_square(mesh)[1] / side < 2.0:
+            return None
+        outline = mesh[:468]
+        return Face(np.concatenate([outline.min(axis=0), outline.max(axis=0)]), face.score, mesh)
 
     def _fast(self, pixels: UInt8Array) -> list[Face]:
         faces = self._confirm(pixels, self._whole(pixels))

@@ -40,7 +40,7 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-_MAX_CHUNK_BYTES = 256 * 2**20
+_MAX_CHUNK_BYTES = 64 * 2**20
 _SAME_TIME_S = 1e-4
 _IMPORTING = threading.Lock()
 
@@ -131,7 +131,13 @@ def _describe(container: Any, path: Path) -> VideoInfo:
 
 
 def read_video(
-    path: str | Path, *, chunk: int = 32, start_s: float = 0.0, end_s: float | None = None, stride: int = 1
+    path: str | Path,
+    *,
+    chunk: int = 32,
+    start_s: float = 0.0,
+    end_s: float | None = None,
+    stride: int = 1,
+    after_s: float | None = None,
 ) -> Iterator[Frames]:
     """Read a video as a stream of chunks; memory does not grow with its length.
 
@@ -140,10 +146,12 @@ def read_video(
 
     Args:
         path: A video file, or an animated GIF.
-        chunk: Most frames per chunk; fewer where they would take more than 256 MiB.
+        chunk: Most frames per chunk; fewer where they would take more than 64 MiB.
         start_s: Frames from this time on.
         end_s: Frames before this time; None for the end.
         stride: Of the frames of that interval only every ``stride``-th is delivered.
+        after_s: Of those, only frames after this time, to go on where an earlier reading stopped: it is the time of a
+            frame that was delivered then. None for all; with it, the end may come without any frame.
 
     Returns:
         An iterator of frames of one size each. It raises VideoReadError if it comes to its end without any frame.
@@ -157,7 +165,7 @@ def read_video(
     if not (start_s >= 0 and (end_s is None or end_s > start_s)):
         raise ConfigError(f"The interval is {start_s} s to {end_s} s.", why="Expected 0 <= start < end.")
     info = probe_video(path)
-    request = _Request(info, start_s, float("inf") if end_s is None else end_s, stride)
+    request = _Request(info, start_s, float("inf") if end_s is None else end_s, stride, after_s)
     frame_bytes = 3 * info.width * info.height
     return _stream(request, max(1, min(chunk, _MAX_CHUNK_BYTES // frame_bytes)))
 
@@ -168,15 +176,16 @@ class _Request:
     start_s: float
     end_s: float
     stride: int
+    after_s: float | None = None
 
     @property
     def is_full(self) -> bool:
-        return self.start_s <= 0 and self.end_s == float("inf")
+        return self.start_s <= 0 and self.end_s == float("inf") and self.after_s is None
 
 
 def _stream(request: _Request, chunk: int) -> Iterator[Frames]:
     source = request.info.source
-    delivered, last_s = 0, -float("inf")
+    delivered, last_s = 0, -float("inf") if request.after_s is None else request.after_s
     try:
         for frames in _read_decord(request, chunk):
             delivered += len(frames)
@@ -187,7 +196,7 @@ def _stream(request: _Request, chunk: int) -> Iterator[Frames]:
         for frames in _read_pyav(request, chunk, after_s=last_s):
             delivered += len(frames)
             yield frames
-    if delivered == 0:
+    if delivered == 0 and request.after_s is None:
         raise VideoReadError(
             f"The video {source!r} has no frame between {request.start_s:g} s and {request.end_s:g} s.",
             why=f"It lasts {request.info.duration_s:.2f} s.",
@@ -239,6 +248,8 @@ def _read_decord(request: _Request, chunk: int) -> Iterator[Frames]:
         raise _DecordError(f"it counts {len(times_s)} frames of {info.frame_count}")
     wanted = np.flatnonzero((times_s >= request.start_s - _SAME_TIME_S) & (times_s < request.end_s - _SAME_TIME_S))
     wanted = wanted[:: request.stride]
+    if request.after_s is not None:
+        wanted = wanted[times_s[wanted] > request.after_s + _SAME_TIME_S]
     for first in range(0, len(wanted), chunk):
         numbers = wanted[first : first + chunk]
         try:
