@@ -18,12 +18,14 @@ import io
 import json
 import os
 import sqlite3
+import stat
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +44,7 @@ CREATE TABLE IF NOT EXISTS clips (
 _BUSY_S = 60.0
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _READ_BYTES = 1 << 20
+_ASKED_AT_ONCE = 500  # SQLite takes 999 and more
 _MOST_OPEN_SHARDS = 128  # each holds a file descriptor
 
 
@@ -97,22 +100,22 @@ class EmbeddingStore:
         Raises:
             EnvironmentProblem: If the index cannot be written.
         """
-        files = {media_file(row) for row in rows}
+        files = [media_file(row) for row in rows]
         try:
             with closing(self._connect()) as index:
-                known = {
-                    path: (state, sha) for path, state, sha in index.execute("SELECT path, state, sha256 FROM files")
-                }
+                paths = [str(file.absolute()) for file in dict.fromkeys(files)]
+                found = _look_up(index, "SELECT path, state, sha256 FROM files WHERE path IN", paths)
+                known = {path: (state, sha) for path, state, sha in found}
                 hashes: dict[Path, str | None] = {}
                 fresh: list[tuple[str, str, str]] = []
-                for file in sorted(files):
+                for file in sorted(set(files), key=str):  # folder after folder, as they lie on the disk
                     hashes[file] = _content_hash(file, known=known, fresh=fresh)
                     if len(fresh) >= 500:
                         self._remember(index, fresh)
                 self._remember(index, fresh)
         except sqlite3.Error as error:
             raise self._problem(error) from error
-        return [_item_id(row, hashes[media_file(row)]) for row in rows]
+        return [_item_id(row, file, hashes[file]) for row, file in zip(rows, files, strict=True)]
 
     def find(self, group: str, items: Iterable[str]) -> dict[str, Clip]:
         """Return the clips of a group that are stored, and whose shard is whole.
@@ -120,15 +123,13 @@ class EmbeddingStore:
         Raises:
             EnvironmentProblem: If the index or a shard cannot be read.
         """
-        wanted = set(items)
+        columns = "item, shard, start, frames, status, message"
         try:
             with closing(self._connect()) as index:
-                rows = index.execute(
-                    "SELECT item, shard, start, frames, status, message FROM clips WHERE grp = ?", (group,)
-                ).fetchall()
+                rows = _look_up(index, f"SELECT {columns} FROM clips WHERE grp = ? AND item IN", items, group)
         except sqlite3.Error as error:
             raise self._problem(error) from error
-        clips = {item: Clip(*place) for item, *place in rows if item in wanted}
+        clips = {item: Clip(*place) for item, *place in rows}
         return {item: clip for item, clip in clips.items() if self._is_whole(clip)}
 
     def add(self, group: str, clips: Sequence[tuple[str, FloatArray, str, str]], *, about: str = "") -> None:
@@ -240,18 +241,30 @@ class EmbeddingStore:
         )
 
 
+def _look_up(index: sqlite3.Connection, question: str, keys: Iterable[str], *given: str) -> list[tuple[Any, ...]]:
+    """Return what a question ending in IN finds for the keys: a store of millions is never read as a whole."""
+    wanted = list(dict.fromkeys(keys))
+    found: list[tuple[Any, ...]] = []
+    for start in range(0, len(wanted), _ASKED_AT_ONCE):
+        part = wanted[start : start + _ASKED_AT_ONCE]
+        found += index.execute(f"{question} ({','.join('?' * len(part))})", (*given, *part)).fetchall()
+    return found
+
+
 def _content_hash(file: Path, *, known: dict[str, tuple[str, str]], fresh: list[tuple[str, str, str]]) -> str | None:
     """Return the SHA-256 of a file or a folder of frames; new ones are appended to ``fresh``."""
     try:
-        members = frame_files(file) if file.is_dir() else [file]
-        stats = [(m.name, s.st_size, s.st_mtime_ns) for m in members for s in (m.stat(),)]
+        whole = file.stat()
+        is_folder = stat.S_ISDIR(whole.st_mode)
+        members = frame_files(file) if is_folder else [file]
+        stats = [(m.name, s.st_size, s.st_mtime_ns) for m in members for s in (m.stat() if is_folder else whole,)]
         state = hashlib.sha256(json.dumps(stats).encode()).hexdigest()
         path = str(file.absolute())
         if path in known and known[path][0] == state:
             return known[path][1]
         digest = hashlib.sha256()
         for member, (name, size, _) in zip(members, stats, strict=True):
-            if file.is_dir():
+            if is_folder:
                 digest.update(f"{name}\0{size}\0".encode())
             with member.open("rb") as stream:
                 while block := stream.read(_READ_BYTES):
@@ -262,8 +275,8 @@ def _content_hash(file: Path, *, known: dict[str, tuple[str, str]], fresh: list[
     return digest.hexdigest()
 
 
-def _item_id(row: Row, content: str | None) -> str | None:
+def _item_id(row: Row, file: Path, content: str | None) -> str | None:
     if content is None:
         return None
-    member = row.path[len(str(media_file(row))) :]  # "#17" of a pixel table
+    member = row.path[len(str(file)) :]  # "#17" of a pixel table
     return hashlib.sha256(json.dumps([content, member, row.start_s, row.end_s, row.box]).encode()).hexdigest()

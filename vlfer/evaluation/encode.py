@@ -181,7 +181,7 @@ def encode_rows(
     if todo:
         session.run(todo, steps=steps, engine=engine or in_line, tell=tell)
     passed_s = time.monotonic() - began
-    known.update(store.find(group, todo))
+    known.update(store.find(group, todo) if todo else {})
     places: list[Clip | Failure] = []
     for i, item in enumerate(items):
         place = failures.get(i) or session.failures.get(item or "") or known.get(item or "")

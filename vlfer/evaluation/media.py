@@ -215,7 +215,7 @@ def fit_whole(pixels: UInt8Array, *, size: int, fit: Fit) -> UInt8Array:
 
 def media_file(row: Row) -> Path:
     """Return the file or folder on disk that a row lies in."""
-    table = _TABLE_ADDRESS.match(row.path)
+    table = _TABLE_ADDRESS.match(row.path) if "#" in row.path else None
     return Path(table["file"]) if table else Path(row.path)
 
 
