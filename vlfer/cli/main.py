@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vlfer.cli import app as web_app
 from vlfer.cli import (
     backbones,
     bench,
@@ -39,6 +40,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "eval": eval.evaluate,
     "eval-compare": eval_compare.eval_compare,
     "train-backbone": train_backbone.train_backbone,
+    "app": web_app.app,
     "doctor": doctor.doctor,
 }
 GROUPS = {

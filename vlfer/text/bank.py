@@ -8,8 +8,9 @@ import logging
 import secrets
 import threading
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,16 +18,22 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from vlfer.config import write_atomically
-from vlfer.errors import PromptError, did_you_mean
+from vlfer.errors import PromptError
+from vlfer.text.combine import Ensemble, sentence_groups
 from vlfer.text.sentences import class_sentences
 from vlfer.types import Embedding, FloatArray, IntArray, Label, LabelSet
 
-__all__ = ["Ensemble", "SentenceBank", "TextBank", "TextEncoder", "class_sentences", "embed_labels"]
+__all__ = [
+    "Ensemble",
+    "SentenceBank",
+    "TextBank",
+    "TextEncoder",
+    "class_sentences",
+    "compared_sentences",
+    "embed_labels",
+]
 
 _log = logging.getLogger(__name__)
-
-Ensemble = Literal["name", "templates", "descriptors", "all"]
-_ENSEMBLES = ("name", "templates", "descriptors", "all")
 
 
 class TextEncoder(Protocol):
@@ -177,42 +184,44 @@ def embed_labels(
     Args:
         bank: Encodes and remembers.
         label_set: C labels.
-        ensemble: ``name`` takes the bare name, ``templates`` the name in templates, ``descriptors`` the sentences on
-            how the face looks (a label without any falls back to templates), ``all`` gives templates, synonyms and
-            descriptors one equal share each, as far as the label has them.
+        ensemble: Which sentences stand for a label, see `vlfer.text.combine.sentence_groups`.
         templates: See ``class_sentences``.
 
     Returns:
         The embedding of M sentences; owner (M,) int64, the label of each; weight (M,) float32, which sums to 1 over
-        the sentences of one label.
+        the sentences that speak for one label; cues against it have negative weights.
 
     Raises:
         PromptError: If ensemble or templates are unknown.
     """
-    if ensemble not in _ENSEMBLES:
-        raise PromptError(
-            f"The ensemble {ensemble!r} is unknown.",
-            why=f"{did_you_mean(ensemble, _ENSEMBLES)} Known: {', '.join(_ENSEMBLES)}.".strip(),
-        )
     sentences: list[str] = []
     owner: list[int] = []
     weight: list[float] = []
     for position, label in enumerate(label_set.labels):
-        groups = _groups(label, ensemble=ensemble, templates=templates)
-        for group in groups:
-            sentences += group
-            owner += [position] * len(group)
-            weight += [1 / len(groups) / len(group)] * len(group)
+        for group in sentence_groups(label, label_set, ensemble=ensemble, templates=templates):
+            sentences += group.sentences
+            owner += [position] * len(group.sentences)
+            weight += group.spread()
     return bank.encode(sentences), np.array(owner, np.int64), np.array(weight, np.float32)
 
 
-def _groups(label: Label, *, ensemble: Ensemble, templates: str | Sequence[str]) -> list[tuple[str, ...]]:
-    """Return the groups of sentences that share a label's weight equally; none is empty."""
-    if ensemble == "name":
-        return [(label.name,)]
-    in_templates = class_sentences(label, templates=templates)
-    if ensemble == "templates":
-        return [in_templates]
-    if ensemble == "descriptors":
-        return [label.descriptors or in_templates]
-    return [group for group in (in_templates, label.synonyms, label.descriptors) if group]
+def compared_sentences(
+    label: Label,
+    *,
+    ensemble: Ensemble = "all",
+    templates: str | Sequence[str] = "grammatical",
+    label_set: LabelSet | None = None,
+) -> tuple[str, ...]:
+    """Return the sentences that stand for a label, in the order in which `embed_labels` gives their vectors.
+
+    Args:
+        label: The label.
+        ensemble: As for `embed_labels`.
+        templates: As for `embed_labels`.
+        label_set: The set of the label, where the parts of a mixture are looked up.
+
+    Raises:
+        PromptError: If the ensemble or the templates are unknown.
+    """
+    groups = sentence_groups(label, label_set or LabelSet((label,)), ensemble=ensemble, templates=templates)
+    return tuple(chain.from_iterable(group.sentences for group in groups))

@@ -1,0 +1,119 @@
+"""The web app: one page, a tab for each way of asking. Layout only; each tab lives in a module of its own."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import cast
+
+import gradio as gr
+
+from vlfer.errors import EnvironmentProblem
+from vlfer.pipeline import EmotionPipeline
+from vlfer.serve.theme import appearance, asset
+from vlfer.serve.ui_engine import Engine, Limits
+from vlfer.serve.ui_photo import photo_tab
+
+__all__ = ["appearance", "build_ui", "private_folder", "serve_ui"]
+
+_SWEEP_S, _LIFE_S = 120, 1800
+
+
+def build_ui(pipeline: EmotionPipeline, *, limits: Limits | None = None) -> gr.Blocks:
+    """Build the app around a pipeline.
+
+    Mount it with ``gr.mount_gradio_app(app, build_ui(pipeline), path="/", **appearance())``, inside
+    `private_folder`, so that uploads go where nobody else reads.
+
+    Args:
+        pipeline: Answers everything; it is shared by all sessions.
+        limits: How much one request may be.
+    """
+    engine = Engine(pipeline, limits=limits)
+    with gr.Blocks(
+        title="vlfer: any expression, in your words", analytics_enabled=False, delete_cache=(_SWEEP_S, _LIFE_S)
+    ) as blocks:
+        gr.HTML(asset("header.html"), apply_default_css=False, elem_id="vl-header")
+        with gr.Tabs(elem_id="vl-tabs"):
+            for name, build in TABS.items():
+                with gr.Tab(name, id=name.lower()):
+                    build(engine)
+        gr.HTML(asset("footer.html"), apply_default_css=False, elem_id="vl-footer")
+    blocks.queue(default_concurrency_limit=2, max_size=64)
+    return cast(gr.Blocks, blocks)
+
+
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """Make a folder for uploads that only this user can read, and remove it with all it holds at the end.
+
+    Gradio reads its place from the environment when components are built, so build the app inside.
+    """
+    before = os.environ.get("GRADIO_TEMP_DIR")
+    with TemporaryDirectory(prefix="vlfer-", ignore_cleanup_errors=True) as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        try:
+            yield Path(folder)
+        finally:
+            if before is None:
+                os.environ.pop("GRADIO_TEMP_DIR", None)
+            else:
+                os.environ["GRADIO_TEMP_DIR"] = before
+
+
+def serve_ui(
+    pipeline: EmotionPipeline,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    limits: Limits | None = None,
+    open_browser: bool = False,
+    ready: Callable[[str], None] | None = None,
+) -> None:
+    """Serve the app until it is interrupted; uploads lie in a private folder that goes with it.
+
+    Args:
+        pipeline: Answers everything.
+        host: Address to listen on.
+        port: Port to listen on; 0 takes a free one.
+        limits: How much one request may be.
+        open_browser: Whether to open a window.
+        ready: Told the address once it listens.
+
+    Raises:
+        EnvironmentProblem: If the port is taken.
+    """
+    limits = limits or Limits()
+    with private_folder():
+        blocks = build_ui(pipeline, limits=limits)
+        try:
+            _, url, _ = blocks.launch(
+                server_name=host, server_port=port or free_port(host), quiet=True, inbrowser=open_browser, share=False,
+                prevent_thread_lock=True, max_file_size=f"{limits.upload_mb}mb", enable_monitoring=False,
+                **appearance(),
+            )  # fmt: skip
+        except OSError as error:
+            raise EnvironmentProblem(
+                f"The app cannot listen on {host}:{port}.", why="Another program has the port.",
+                fix=f"vlfer app --port {port + 1}",
+            ) from error  # fmt: skip
+        if ready is not None:
+            ready(url)
+        try:
+            blocks.block_thread()
+        finally:
+            blocks.close(verbose=False)
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+TABS = {"Photo": photo_tab}

@@ -1,0 +1,34 @@
+"""Gradio's image and video fields, handing over the upload untouched: vlfer reads it, and explains if it cannot.
+
+Methods are replaced on the instance, as Gradio writes a stub file beside the module of every subclass.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from gradio.data_classes import FileData
+
+
+def photo_input(**settings: Any) -> gr.Image:
+    """Return a field for a picture from a file, the clipboard or the camera, given to handlers as a path."""
+    field = gr.Image(type="filepath", **settings)
+    field.preprocess = _path_of
+    return field
+
+
+def clip_input(**settings: Any) -> gr.Video:
+    """Return a field for a video from a file or the camera, given to handlers as a path; nothing is converted."""
+    field = gr.Video(**settings)
+    field.preprocess = _path_of
+    field.postprocess = _file_at
+    return field
+
+
+def _path_of(payload: Any) -> str | None:
+    return None if payload is None else str(payload.path)
+
+
+def _file_at(value: Any) -> FileData | None:
+    return None if value is None else FileData(path=str(value))
