@@ -75,7 +75,7 @@ def score_sentences(
         images: N faces.
         sentences: M sentences, in the same space.
         owner: (M,) int64, index of the label that each sentence stands for.
-        weight: (M,) float32, weight of each sentence within its label.
+        weight: (M,) float32, weight of each sentence within its label; negative for a cue that speaks against it.
         labels: C labels, each with at least one sentence.
         temperature: Divisor of the similarities before the softmax.
         pooling: ``embeddings``: a label is the renormalised weighted mean of its sentences' vectors; ``logits``: its
@@ -164,12 +164,12 @@ def top_labels(
 
 
 def _mixing_matrix(owner: IntArray, weight: FloatArray, *, labels: LabelSet) -> FloatArray:
-    """Return (C, M) weights whose rows sum to 1."""
+    """Return (C, M) weights; those above 0 sum to 1 in each row."""
     if owner.shape != weight.shape or owner.ndim != 1:
         raise ShapeError(f"owner has shape {owner.shape} and weight {weight.shape}.", why="Both are (M,).")
     mixing = np.zeros((len(labels), len(owner)), dtype=np.float32)
     mixing[owner, np.arange(len(owner))] = weight
-    total = mixing.sum(axis=1, keepdims=True)
+    total = np.maximum(mixing, 0).sum(axis=1, keepdims=True)
     if bool((total <= 0).any()):
         without = [labels.names[i] for i in np.flatnonzero(total[:, 0] <= 0)]
         raise ShapeError(f"The labels {without} have no sentence with a weight.", why="Nothing stands for them.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vlfer.cli import prompts_check, prompts_generate
+from vlfer.cli import prompts_check, prompts_faces, prompts_generate
 from vlfer.cli.exits import say
 from vlfer.errors import ConfigError, did_you_mean
 
@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Write, check and compare the words behind labels.", no_args_is_help=True)
 app.command("generate")(prompts_generate.generate)
 app.command("check")(prompts_check.check)
+app.command("reference")(prompts_faces.reference)
+app.command("weigh")(prompts_faces.weigh)
 
-_ENSEMBLES = ("name", "templates", "descriptors", "all")
+_ENSEMBLES = ("name", "templates", "descriptors", "all", "dynamics", "definitions", "contrast", "parts")
+_COMPARED = _ENSEMBLES[:4]
 
 
 @app.callback()
@@ -36,11 +39,14 @@ def compare(
     sets: Annotated[str, typer.Option(help="Label sets, joined by commas: shipped names or YAML files.")],
     root: Annotated[Path | None, typer.Option(help="Folder of the data set, or of a manifest's media.")] = None,
     manifest: Annotated[Path | None, typer.Option(help="CSV: path,label[,fold][,subject][,split].")] = None,
-    ensembles: Annotated[str, typer.Option(help="Sentences per label.")] = ",".join(_ENSEMBLES),
+    ensembles: Annotated[str, typer.Option(help=f"Sentences per label, of: {', '.join(_ENSEMBLES)}.")] = ",".join(
+        _COMPARED
+    ),
     priors: Annotated[str, typer.Option(help="Strengths of the prior correction.")] = "0,0.5,1",
     by: Annotated[Literal["war", "uar", "uf1"], typer.Option(help="The figure that decides.")] = "uar",
     fold: Annotated[str, typer.Option(help="One fold, or all.")] = "all",
     backbone: Annotated[str | None, typer.Option(help="See: vlfer backbones list. [bundled]")] = None,
+    adapter: Annotated[str | None, typer.Option(help="Folder or name of an adapter.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps. [auto]")] = None,
     faces: Annotated[
         Literal["detect", "whole", "auto"] | None, typer.Option(help="Find faces, or take frames as faces. [auto]")
@@ -71,9 +77,9 @@ def compare(
 
     config = resolve_options(
         dataset=name, root=None if root is None else str(root), manifest=None if manifest is None else str(manifest),
-        backbone=backbone, device=device, faces=faces, sampling=sampling, frames=frames, pooling=pooling,
-        temperature=temperature, seed=seed, batch_size=batch_size, workers=workers, engine=engine, address=address,
-        fold=fold,
+        backbone=backbone, adapter=adapter, device=device, faces=faces, sampling=sampling, frames=frames, fold=fold,
+        pooling=pooling, temperature=temperature, seed=seed, batch_size=batch_size, workers=workers, engine=engine,
+        address=address,
     )  # fmt: skip
     names = [spec.strip() for spec in sets.split(",") if spec.strip()]
     chosen = [kind.strip() for kind in ensembles.split(",") if kind.strip()]
@@ -129,11 +135,13 @@ def _compare(
     from vlfer.config import cache_dir
     from vlfer.evaluation.compare import Wording, compare_wordings, divide
     from vlfer.evaluation.encode import encode_rows
-    from vlfer.evaluation.run import embed_words
+    from vlfer.evaluation.run import choose_pool, embed_words
     from vlfer.faces.detect import build_detector
     from vlfer.text.bank import TextBank
 
-    build = functools.partial(load_tower, config.backbone, device=config.device, raw_pixels=False)
+    build = functools.partial(
+        load_tower, config.backbone, adapter=config.adapter, device=config.device, raw_pixels=False
+    )
     encoder = build()
     recipe = config.recipe(encoder.spec.image_size)
     make = functools.partial(build_detector, config.detector, model_file=config.detector_file)
@@ -153,7 +161,7 @@ def _compare(
         comparison = compare_wordings(
             rows, encoded.places, store=store, space=encoder.space, wordings=wordings, priors=priors, by=by,
             temperature=config.temperature or encoder.temperature, divisions=divisions, division=how,
-            pooling=config.pooling, seed=config.seed,
+            pooling=config.pooling, pool=choose_pool(config.frame_pooling, encoder), seed=config.seed,
         )  # fmt: skip
     about = {
         "dataset": rows.name, "manifest_sha256": rows.sha256, "space": encoder.space,

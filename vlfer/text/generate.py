@@ -269,6 +269,42 @@ def _claim(word: str, claimed: set[str]) -> bool:
     return free
 
 
+def with_weights(labels: LabelSet, *, name: str, note: str) -> PromptFile:
+    """Return a prompt file of resolved labels that carry weights.
+
+    Args:
+        labels: What to write out, nothing inherited.
+        name: Of the set.
+        note: How the weights were found.
+    """
+    keys = (
+        "aliases",
+        "synonyms",
+        "action_units",
+        "descriptors",
+        "weights",
+        "negatives",
+        "definition",
+        "dynamics",
+        "parts",
+    )
+    claimed = {fold_label(name) for name in labels.names}
+    entries = []
+    for label in labels.labels:
+        entry = {"name": label.name, **{key: _plain(getattr(label, key)) for key in keys}}
+        for words in ("aliases", "synonyms"):
+            entry[words] = [word for word in entry[words] if _claim(word, claimed)]
+        entries.append({key: value for key, value in entry.items() if value})
+    return PromptFile.model_validate(
+        {"name": name, "title": f"{labels.name}, weighted", "labels": entries,
+         "origin": {"author": "see sources", "checked": note, "sources": [labels.origin]}}
+    )  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
 def render_prompt_file(file: PromptFile) -> str:
     """Return a prompt file as YAML."""
     content = file.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
