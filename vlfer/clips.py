@@ -110,7 +110,8 @@ def analyse_clip(
         provenance: For the report.
         note: Joins remarks.
         on_frames: Told the number of frames looked at so far.
-        journal_dir: Where an interrupted run leaves what it had, and from where it goes on; None keeps nothing.
+        journal_dir: Where the run keeps what it has, so that a broken one goes on; to be removed by who named it.
+            None keeps nothing.
 
     Raises:
         NoFaceError: If no face was found in the whole of it.
@@ -122,7 +123,6 @@ def analyse_clip(
     if journal is not None:
         for sightings in journal.replay():
             collector.take(sightings, is_replay=True)
-    stream: ScoredStream | None = None
     try:
         stream = run_stream(
             clip.after(collector.last_s) if collector.n_frames and clip.after is not None else clip.chunks,
@@ -135,7 +135,7 @@ def analyse_clip(
         )
     finally:
         if journal is not None:
-            journal.close(is_done=stream is not None and not stream.was_interrupted)
+            journal.close()
     return conclude(clip, stream, tools, provenance=provenance, note=note(*stream.notes))
 
 

@@ -95,14 +95,12 @@ class Journal:
         self._file.write(len(record).to_bytes(_LENGTH_BYTES, "little") + record)
         self._file.flush()
 
-    def close(self, *, is_done: bool) -> None:
-        """Close the file; one that is done is deleted."""
+    def close(self) -> None:
+        """Close the file; it stays, also when all is done: who began it removes it."""
         if self._file is not None:
             with contextlib.suppress(OSError):  # a full disk was told of when it was written to
                 self._file.close()
             self._file = None
-        if is_done:
-            self.path.unlink(missing_ok=True)
 
 
 def _records(file: IO[bytes]) -> Iterator[bytes]:

@@ -5,6 +5,7 @@ Memory holds a few chunks of pixels; what is kept of the past is the collector's
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 
@@ -23,6 +24,8 @@ from vlfer.video.ahead import read_ahead
 CropFace = Callable[[UInt8Array, Face], UInt8Array]
 EncodeFaces = Callable[[UInt8Array], Embedding]
 EmbeddedStream = StreamOf[EmbeddedTrack]
+
+_log = logging.getLogger(__name__)
 
 THUMB_PX = 112
 _THUMB_MARGIN = 0.12
@@ -126,7 +129,6 @@ def run_stream(
 
     Raises:
         VlferError: Whatever the stream raises before its first frame.
-        OSError: If the journal cannot be written.
     """
     seconds = {"decode": 0.0, "detect": 0.0, "align": 0.0, "encode": 0.0, "score": 0.0}
     failure: VlferError | None = None
@@ -141,8 +143,7 @@ def run_stream(
                 collector.space = encoded.space
                 sightings = with_vectors(sightings, encoded.vectors)
             seconds["encode"] += time.perf_counter() - begun
-            if journal is not None:
-                journal.add(sightings)
+            journal = _noted(journal, sightings)
             begun = time.perf_counter()
             collector.take(sightings)
             seconds["score"] += time.perf_counter() - begun
@@ -162,6 +163,18 @@ def run_stream(
     result.failure, result.was_interrupted = failure, was_interrupted
     result.seconds = {**seconds, **stage.seconds}
     return result
+
+
+def _noted(journal: Journal | None, sightings: Sightings) -> Journal | None:
+    """Add to the journal; where that fails, go on without one."""
+    if journal is None:
+        return None
+    try:
+        journal.add(sightings)
+    except OSError as error:
+        _log.warning("%s cannot be written (%s); an interruption would lose this run", journal.path, error)
+        return None
+    return journal
 
 
 def embed_stream(

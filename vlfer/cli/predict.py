@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from vlfer.cli.exits import DONE, INTERRUPTED, SOME_FAILED, USAGE, say
+from vlfer.cli.progress import progress
 from vlfer.errors import BackboneError, ConfigError, VlferError
 
 if TYPE_CHECKING:
+    from vlfer.cli.predict_video import VideoFiles
     from vlfer.config import PredictConfig
     from vlfer.pipeline import Hook
     from vlfer.reporting import Analysis
@@ -50,6 +51,19 @@ def predict(
     fps: Annotated[float | None, typer.Option(help="Frames looked at per second of video. [8]")] = None,
     window: Annotated[float | None, typer.Option(help="Seconds averaged over in a video. [1.0]")] = None,
     hop: Annotated[float | None, typer.Option(help="Shortest segment of a video in seconds. [0.25]")] = None,
+    start: Annotated[float | None, typer.Option(help="Of a video, from this second on. [0]")] = None,
+    end: Annotated[float | None, typer.Option(help="Of a video, up to this second.")] = None,
+    temporal: Annotated[
+        Literal["mean", "attention", "topk", "ema", "adapter"] | None,
+        typer.Option(help="How the frames of a window become one. [the adapter's, else mean]"),
+    ] = None,
+    write: Annotated[
+        str | None,
+        typer.Option(
+            help="Files for each video in the --out folder: frames, parquet, segments, srt, vtt, elan, summary, "
+            "timeline, video (annotated), or all. [frames,segments,srt,summary,timeline]"
+        ),
+    ] = None,
     detector: Annotated[
         Literal["mediapipe", "yunet"] | None, typer.Option(help="What finds faces. [mediapipe]")
     ] = None,
@@ -71,10 +85,15 @@ def predict(
     settings = _settings(
         config, labels=labels, faces=faces, margin=margin, backbone=backbone, adapter=adapter, device=device, top=top,
         threshold=threshold, fps=fps, window_s=window, hop_s=hop, detector=detector, detector_file=detector_file,
+        start_s=start, end_s=end, temporal=temporal,
     )  # fmt: skip
     sources = _sources(paths or [], sample=sample)
     _check_plot(plot)
-    code = _Run(settings, form=form, out=out, plot=plot, debug=debug).go(sources)
+    from vlfer.cli.output import is_folder
+    from vlfer.cli.predict_video import VideoFiles
+
+    files = VideoFiles(out if out is not None and is_folder(out) else None, write, settings=settings)
+    code = _Run(settings, form=form, out=out, plot=plot, debug=debug, files=files).go(sources)
     if code != DONE:
         raise typer.Exit(code)
 
@@ -123,13 +142,21 @@ class _Run:
     """One call of `vlfer predict`: what has been found so far, and where it goes."""
 
     def __init__(
-        self, settings: PredictConfig, *, form: Form | None, out: Path | None, plot: Path | None, debug: bool
+        self,
+        settings: PredictConfig,
+        *,
+        form: Form | None,
+        out: Path | None,
+        plot: Path | None,
+        debug: bool,
+        files: VideoFiles,
     ) -> None:
         self.settings = settings
         self.form: Form | None = form
         self.out = out
         self.plot = plot
         self.debug = debug
+        self.files = files
         self.reports: list[Report] = []
         self.pictures: set[Path] = set()
         self.pictures_failed = False
@@ -138,15 +165,18 @@ class _Run:
         """Answer for every source, print or write what was found, and return the exit code."""
         code = DONE
         try:
-            with _progress(len(sources)) as (stage, hook):
+            with progress(len(sources)) as (stage, hook):
                 from vlfer.pipeline import load_pipeline
 
                 stage("loading the model")
                 pipeline = load_pipeline(**self.settings.model_dump())
                 stage("looking for faces")
-                analyses = pipeline.analyse(sources, hook=hook, on_error="raise" if self.debug else "record")
+                analyses = pipeline.analyse(
+                    sources, hook=hook, on_error="raise" if self.debug else "record", journal_dir=self.files.journal_dir
+                )
                 for source, analysis in zip(sources, analyses, strict=True):
-                    self._take(source, analysis, alone=len(sources) == 1)
+                    self._take(source, analysis, alone=len(sources) == 1, hook=hook)
+            self.files.forget()
         except KeyboardInterrupt:
             say(f"Interrupted: {len(self.reports)} of {len(sources)} files are done, and kept.")
             code = INTERRUPTED
@@ -155,13 +185,15 @@ class _Run:
             code = SOME_FAILED
         return code
 
-    def _take(self, source: Path, analysis: Analysis, *, alone: bool) -> None:
+    def _take(self, source: Path, analysis: Analysis, *, alone: bool, hook: Hook | None = None) -> None:
         report = analysis.report
         if source == sample_path():
             report = dataclasses.replace(report, source=SAMPLE)
         self.reports.append(report)
         if report.status != "ok" and (self.out is not None or self.form in ("json", "csv")):
             say(f"{report.source}: {report.message}")
+        if not self.files.write(source, analysis, hook=hook):
+            self.pictures_failed = True
         if self.plot is None or not report.predictions:
             return
         try:
@@ -180,7 +212,7 @@ class _Run:
         report = analysis.report
         title = Path(report.source).name
         if analysis.timelines:
-            figure = plot_timeline(analysis.timelines, report.predictions, title=title)
+            figure = plot_timeline(analysis.timelines, report.predictions, title=title, cuts_s=analysis.cuts_s)
         else:
             pixels = load_image(source).pixels[0]
             figure = plot_faces(pixels, report.predictions, title=title, top=self.settings.top)
@@ -221,27 +253,3 @@ def sample_path() -> Path:
     from importlib.resources import files
 
     return Path(str(files("vlfer").joinpath("samples", "astronaut.jpg")))
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[tuple[Any, Hook | None]]:
-    """Yield a function that tells the stage, and a hook; bars on a terminal, silence elsewhere."""
-    if not sys.stderr.isatty():
-        yield (lambda stage: None), None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        files = progress.add_task("starting", total=total)
-        frames = progress.add_task("frames", total=None, visible=False)
-
-        def hook(step: str, done: int, of: int) -> None:
-            if step == "sources":
-                progress.update(files, completed=done)
-                progress.update(frames, visible=False)
-            else:
-                progress.update(frames, completed=done, total=of or None, visible=True)
-
-        yield (lambda stage: progress.update(files, description=stage)), hook

@@ -73,15 +73,21 @@ def plot_faces(pixels: UInt8Array, predictions: Sequence[Prediction], *, title: 
 
 
 def plot_timeline(
-    timelines: Sequence[Timeline], predictions: Sequence[Prediction], *, title: str = "", most_labels: int = 7
+    timelines: Sequence[Timeline],
+    predictions: Sequence[Prediction],
+    *,
+    title: str = "",
+    most_labels: int = 7,
+    cuts_s: Sequence[float] = (),
 ) -> Figure:
-    """Draw each face of a video: thumbnails, probabilities stacked over time, and the segments found.
+    """Draw each face of a video: thumbnails, probabilities stacked over time, and the segments with marks at changes.
 
     Args:
         timelines: One per face; the longest six are drawn, longest first seen first.
         predictions: The segments of all faces.
         title: Shown above, such as the file's name.
         most_labels: Labels with a colour of their own, at most seven; the rest is summed as "other".
+        cuts_s: When shots begin, in seconds; drawn as dashed lines.
 
     Raises:
         ShapeError: If there is nothing to draw.
@@ -98,7 +104,7 @@ def plot_timeline(
     parts = np.atleast_1d(figure.subfigures(len(shown), 1, squeeze=False)).ravel()
     for part, timeline in zip(parts, shown, strict=True):
         segments = [p for p in predictions if p.track_id == timeline.track_id]
-        _draw_track(part, timeline, segments, colours=colours, span=span, is_last=part is parts[-1])
+        _draw_track(part, timeline, segments, colours=colours, span=span, cuts_s=cuts_s, is_last=part is parts[-1])
     handles = [Rectangle((0, 0), 1, 1, color=colour) for colour in colours.values()]
     figure.legend(
         handles, list(colours), loc="outside upper right", ncols=len(colours), frameon=False, fontsize=9,
@@ -178,9 +184,10 @@ def _draw_track(
     *,
     colours: dict[str, str],
     span: tuple[float, float],
+    cuts_s: Sequence[float],
     is_last: bool,
 ) -> None:
-    strip, area, band = part.subplots(3, 1, sharex=True, height_ratios=[0.85, 1.6, 0.42])
+    strip, area, band = part.subplots(3, 1, sharex=True, height_ratios=[0.95, 1.6, 0.42])
     for axes in (strip, area, band):
         axes.set_xlim(*span)
         for spine in axes.spines.values():
@@ -188,10 +195,33 @@ def _draw_track(
     _draw_thumbnails(strip, timeline, span=span)
     _draw_stack(area, timeline, colours=colours)
     _draw_segments(band, segments, colours=colours, span=span)
+    _draw_marks(area, segments, span=span, cuts_s=cuts_s)
     if is_last:
         band.set_xlabel("time in seconds", fontsize=9, color=INK)
     else:
         band.tick_params(labelbottom=False)
+
+
+def _draw_marks(
+    axes: Axes, segments: Sequence[Prediction], *, span: tuple[float, float], cuts_s: Sequence[float]
+) -> None:
+    """Mark where one label gives way to another, with its time where there is room, and where a shot begins."""
+    last_s = -np.inf
+    for before, after in pairwise(segments):
+        if before.label == after.label or after.start_s - before.end_s > 1e-6:
+            continue
+        axes.axvline(after.start_s, color=INK, linewidth=0.9)
+        axes.plot([after.start_s], [1.0], marker="v", markersize=5, color=INK, clip_on=False)
+        if after.start_s - last_s > (span[1] - span[0]) / 22:
+            last_s = after.start_s
+            axes.annotate(
+                f"{after.start_s:.1f}", (after.start_s, 1.0), xytext=(4, 1), textcoords="offset points", fontsize=7.5,
+                color=INK, ha="left", va="bottom", annotation_clip=False,
+            )  # fmt: skip
+    for cut_s in cuts_s:
+        if span[0] < cut_s < span[1]:
+            axes.axvline(cut_s, color="white", linewidth=2.2)
+            axes.axvline(cut_s, color=INK, linewidth=1.1, linestyle=(0, (3, 2)))
 
 
 def _draw_thumbnails(axes: Axes, timeline: Timeline, *, span: tuple[float, float]) -> None:

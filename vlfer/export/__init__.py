@@ -1,0 +1,1 @@
+"""Results of a video in the forms that other programs read."""
