@@ -15,8 +15,13 @@ import gradio as gr
 from vlfer.errors import EnvironmentProblem
 from vlfer.pipeline import EmotionPipeline
 from vlfer.serve.theme import appearance, asset
+from vlfer.serve.ui_compare import compare_tab
 from vlfer.serve.ui_engine import Engine, Limits
+from vlfer.serve.ui_micro import micro_tab
 from vlfer.serve.ui_photo import photo_tab
+from vlfer.serve.ui_search import search_tab
+from vlfer.serve.ui_video import video_tab
+from vlfer.serve.ui_webcam import webcam_tab
 
 __all__ = ["appearance", "build_ui", "private_folder", "serve_ui"]
 
@@ -116,4 +121,11 @@ def free_port(host: str = "127.0.0.1") -> int:
         return int(probe.getsockname()[1])
 
 
-TABS = {"Photo": photo_tab}
+TABS = {
+    "Photo": photo_tab,
+    "Video": video_tab,
+    "Webcam": webcam_tab,
+    "Micro-expression": micro_tab,
+    "Search": search_tab,
+    "Compare": compare_tab,
+}

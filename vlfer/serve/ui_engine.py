@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from vlfer.errors import NoFaceError, PromptError, VideoReadError, VlferError
+from vlfer.errors import ConfigError, NoFaceError, PromptError, VideoReadError, VlferError
+from vlfer.faces.detect import FaceDetector
 from vlfer.pipeline import EmotionPipeline, Hook
 from vlfer.reporting import Analysis, image_predictions
 from vlfer.scoring import default_threshold, score
@@ -148,6 +149,16 @@ class Engine:
         deciding: Any = {"threshold": config.threshold, "tie_margin": config.tie_margin}
         predictions = image_predictions(photo.faces, scores, note=photo.note, **deciding)
         return PhotoAnswer(predictions, self._sentence_scores(photo.embedding, labels), self.threshold(labels))
+
+    def detector(self) -> FaceDetector:
+        """Return the face detector.
+
+        Raises:
+            ConfigError: If the app was started without one.
+        """
+        if self.pipeline.detector is None:
+            raise ConfigError("There is no face detector.", why="The app takes images whole.", fix="vlfer app")
+        return self.pipeline.detector
 
     def watch(self, path: str, *, hook: Hook | None = None, session: str = "") -> Film:
         """Find, follow and encode the faces of a video.
