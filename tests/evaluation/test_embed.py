@@ -186,7 +186,13 @@ def test_ten_thousand_clips_are_scored_again_in_seconds(make_encoder, tmp_path):
         found = fresh.find(group, [str(i) for i in range(n)])
         places = [found[str(i)] for i in range(n)]
         probability = score_clips(
-            places, store=fresh, space="s", labels=labels, words=words, temperature=0.1, frame_pooling=pooling
+            places,
+            store=fresh,
+            space="s",
+            labels=labels,
+            words=words,
+            temperature=0.1,
+            average_probabilities=pooling == "probabilities",
         )
         took = time.process_time() - began
         assert probability.sum(axis=1) == pytest.approx(np.ones(n), abs=1e-4)

@@ -51,7 +51,8 @@ def evaluate(
     ] = None,
     frames: Annotated[int | None, typer.Option(help="How many frames of a clip. [16]")] = None,
     frame_pooling: Annotated[
-        Literal["embeddings", "probabilities"] | None, typer.Option(help="Averaged over a clip. [embeddings]")
+        Literal["auto", "embeddings", "probabilities", "attention", "topk", "adapter"] | None,
+        typer.Option(help="Frames to a clip. [the adapter's temporal model, else the mean of embeddings]"),
     ] = None,
     ensemble: Annotated[
         Literal["name", "templates", "descriptors", "all"] | None, typer.Option(help="Sentences per label. [all]")
@@ -174,10 +175,18 @@ def load_rows(config: EvalConfig) -> tuple[Manifest, LabelSet]:
 
     if config.dataset == "manifest":
         rows = load_manifest(str(config.manifest), root=config.root)
-        return rows, resolve_label_spec(config.labels or "ekman7")
+        return rows, resolve_label_spec(config.labels or _adapter_labels(config) or "ekman7")
     dataset = find_dataset(config.dataset)
     labels = resolve_label_spec(config.labels or dataset.labels)
     return dataset.read(Path(str(config.root)).expanduser()), labels
+
+
+def _adapter_labels(config: EvalConfig) -> Path | None:
+    if config.adapter is None:
+        return None
+    from vlfer.models.adapter import load_adapter
+
+    return load_adapter(config.adapter).labels_file
 
 
 def _measure(config: EvalConfig, *, cache: Path | None) -> tuple[Evaluation, dict[str, Any]]:

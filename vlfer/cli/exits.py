@@ -8,7 +8,15 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from vlfer.errors import BackboneError, ConfigError, DataError, EnvironmentProblem, PromptError, VlferError
+from vlfer.errors import (
+    AdapterError,
+    BackboneError,
+    ConfigError,
+    DataError,
+    EnvironmentProblem,
+    PromptError,
+    VlferError,
+)
 
 DONE = 0
 SOME_FAILED = 1
@@ -21,7 +29,7 @@ def exit_code(error: BaseException) -> int:
     """Return the exit code that an error stands for."""
     if isinstance(error, (PromptError, ConfigError, DataError)):
         return USAGE
-    if isinstance(error, (EnvironmentProblem, BackboneError, ImportError)):
+    if isinstance(error, (EnvironmentProblem, BackboneError, AdapterError, ImportError)):
         return ENVIRONMENT
     return SOME_FAILED if isinstance(error, VlferError) else ENVIRONMENT
 

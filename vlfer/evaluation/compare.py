@@ -18,12 +18,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vlfer.cells import Pool
 from vlfer.errors import ConfigError, DataError
 from vlfer.evaluation.embed import Clip, EmbeddingStore
 from vlfer.evaluation.encode import Failure
 from vlfer.evaluation.manifest import Manifest
 from vlfer.evaluation.protocols import by_subject_groups, plan_test, training_rows
-from vlfer.evaluation.run import Words, mean_direction
+from vlfer.evaluation.run import Words, clip_vectors
 from vlfer.evaluation.significance import bootstrap_intervals
 from vlfer.metrics import FAILED, Metrics, compute_metrics
 from vlfer.scoring import Pooling, score_sentences
@@ -34,6 +35,7 @@ Figure = Literal["war", "uar", "uf1"]
 _TRAINING_SPLITS = ("train", "training", "val", "validation")
 _LEAST_PROBABILITY = 1e-6
 _CHUNK_ROWS = 4096
+_CLIPS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +221,7 @@ def compare_wordings(
     division: str,
     by: Figure = "uar",
     pooling: Pooling = "embeddings",
+    pool: Pool | None = None,
     seed: int = 0,
 ) -> Comparison:
     """Rank every wording and prior strength on the rows for choosing; measure the winner on the test rows.
@@ -235,6 +238,7 @@ def compare_wordings(
         division: How they were made, in words.
         by: The figure that decides.
         pooling: How the sentences of a label are averaged.
+        pool: Makes one vector of the frames of a clip, see `vlfer.evaluation.run.choose_pool`.
         seed: Of the bootstrap.
 
     Raises:
@@ -249,7 +253,7 @@ def compare_wordings(
             f"The prior strength is {wrong[0]}.", why="0 is none and 1 the full correction.", fix="0 to 2"
         )
     answered = np.array([isinstance(place, Clip) for place in places], dtype=bool)
-    directions = _directions(places, store=store)
+    directions = _directions(places, store=store, pool=pool)
     on_choice: dict[tuple[int, float], list[Metrics]] = {}
     found: dict[str, tuple[tuple[float, ...], tuple[int, float], IntArray, IntArray]] = {}
     for w, wording in enumerate(wordings):
@@ -305,14 +309,15 @@ def _interval(manifest: Manifest, wordings: Sequence[Wording], found: Mapping[st
     return bootstrap_intervals(compute_metrics(truth, predicted, classes=first.names).confusion, seed=seed)
 
 
-def _directions(places: Sequence[Clip | Failure], *, store: EmbeddingStore) -> FloatArray:
-    """Return (N, D) mean directions, zeros for failures."""
+def _directions(places: Sequence[Clip | Failure], *, store: EmbeddingStore, pool: Pool | None) -> FloatArray:
+    """Return one (N, D) vector a clip, zeros for failures."""
     clips = [(i, place) for i, place in enumerate(places) if isinstance(place, Clip)]
     if not clips:
         raise DataError(f"None of {len(places)} rows has an embedding.", why="Every one of them failed.")
     directions = np.zeros((len(places), store.vectors(clips[0][1]).shape[1]), np.float32)
-    for i, place in clips:
-        directions[i] = mean_direction(store.vectors(place))
+    for start in range(0, len(clips), _CLIPS_AT_ONCE):
+        part = clips[start : start + _CLIPS_AT_ONCE]
+        directions[[i for i, _ in part]] = clip_vectors([store.vectors(place) for _, place in part], pool=pool)
     return directions
 
 

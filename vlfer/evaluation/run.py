@@ -6,11 +6,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from vlfer.cells import Pool
 from vlfer.errors import PromptError
 from vlfer.evaluation.embed import Clip, EmbeddingStore
 from vlfer.evaluation.encode import Encoded, Engine, Failure, ImageEncoder, Progress, encode_rows
@@ -25,7 +26,10 @@ from vlfer.scoring import Pooling, score_sentences
 from vlfer.text.bank import Ensemble, embed_labels
 from vlfer.types import Embedding, FloatArray, IntArray, LabelSet
 
-FramePooling = Literal["embeddings", "probabilities"]
+if TYPE_CHECKING:  # importing it loads torch, before a mistyped option would be told
+    from vlfer.models.encoder import Encoder
+
+FramePooling = Literal["auto", "embeddings", "probabilities", "attention", "topk", "adapter"]
 _CHUNK_ROWS = 256
 
 
@@ -48,7 +52,11 @@ class EvalConfig(BaseModel):
     fit: Fit = Field("face", description="squash stretches whole frames, as research code does.")
     sampling: Sampling = Field("uniform", description="Which frames of a clip.")
     frames: int = Field(16, ge=1, le=4096, description="Frames of a clip.")
-    frame_pooling: FramePooling = Field("embeddings", description="What is averaged over the frames of a clip.")
+    frame_pooling: FramePooling = Field(
+        "auto",
+        description="Frames to a clip: mean of embeddings or probabilities, or a temporal model; auto takes that of "
+        "the adapter where it has one, else the mean of embeddings.",
+    )
     ensemble: Ensemble = Field("all", description="Sentences per label.")
     pooling: Literal["embeddings", "logits"] = Field("embeddings", description="How sentences are averaged.")
     temperature: float | None = Field(None, gt=0.0, description="None takes that of the backbone.")
@@ -181,7 +189,8 @@ def evaluate(
     scored_from = time.monotonic()
     probability = score_clips(
         encoded.places, store=store, space=encoder.space, labels=labels, words=words, temperature=temperature,
-        frame_pooling=config.frame_pooling, pooling=config.pooling,
+        average_probabilities=config.frame_pooling == "probabilities", pooling=config.pooling,
+        pool=choose_pool(config.frame_pooling, encoder),
     )  # fmt: skip
     answered = np.array([isinstance(place, Clip) for place in encoded.places], dtype=bool)
     prediction = np.where(answered, probability.argmax(axis=1), FAILED).astype(np.int64)
@@ -209,7 +218,8 @@ def score_clips(
     labels: LabelSet,
     words: Words,
     temperature: float,
-    frame_pooling: FramePooling = "embeddings",
+    average_probabilities: bool = False,
+    pool: Pool | None = None,
     pooling: Pooling = "embeddings",
 ) -> FloatArray:
     """Score stored clips; touches no pixel, and holds the vectors of a few hundred clips at a time.
@@ -221,8 +231,9 @@ def score_clips(
         labels: C labels.
         words: Their sentences.
         temperature: What similarities are divided by.
-        frame_pooling: "embeddings": a clip is the renormalised mean of its frames' vectors; "probabilities": its
-            probabilities are the mean of its frames'.
+        average_probabilities: The probabilities of a clip are the mean of those of its frames, instead of those of
+            one vector made from its frames'.
+        pool: Makes that vector, see `choose_pool`.
         pooling: How the sentences of a label are averaged, see `vlfer.scoring.score_sentences`.
 
     Returns:
@@ -233,15 +244,12 @@ def score_clips(
     for start in range(0, len(rows), _CHUNK_ROWS):
         chunk = rows[start : start + _CHUNK_ROWS]
         frames = [store.vectors(place) for i in chunk if isinstance(place := places[i], Clip)]
-        if frame_pooling == "embeddings":
-            vectors = np.stack([mean_direction(clip) for clip in frames])
-        else:
-            vectors = np.concatenate(frames)
+        vectors = np.concatenate(frames) if average_probabilities else clip_vectors(frames, pool=pool)
         scores = score_sentences(
             Embedding(vectors, space), words.sentences, words.owner, words.weight,
             labels=labels, temperature=temperature, pooling=pooling,
         )  # fmt: skip
-        if frame_pooling == "embeddings":
+        if not average_probabilities:
             probability[chunk] = scores.probability
         else:
             lengths = np.array([len(clip) for clip in frames])
@@ -280,6 +288,38 @@ def describe_rows(manifest: Manifest) -> str:
     parts += [f"{len(manifest.folds)} folds"] if manifest.folds else []
     parts += [f"{len(manifest.subjects)} subjects"] if manifest.subjects else []
     return ", ".join(parts)
+
+
+def choose_pool(name: FramePooling, encoder: ImageEncoder) -> Pool | None:
+    """Return the temporal model that turns the frames of a clip into one vector; None stands for their mean.
+
+    Raises:
+        ConfigError: If the adapter's is wanted and there is none.
+    """
+    if name in ("embeddings", "probabilities") or (name == "auto" and getattr(encoder, "temporal", None) is None):
+        return None
+    from vlfer.clips import build_pool
+
+    return build_pool("adapter" if name == "auto" else name, cast("Encoder", encoder))
+
+
+def clip_vectors(clips: Sequence[FloatArray], *, pool: Pool | None = None) -> FloatArray:
+    """Return one unit vector a clip, (N, D); an image is its own vector, whatever the pool.
+
+    Args:
+        clips: (T, D) float32 unit vectors of each clip's frames.
+        pool: See `choose_pool`.
+    """
+    vectors = np.stack([mean_direction(clip) for clip in clips])
+    several = [i for i, clip in enumerate(clips) if len(clip) > 1]
+    if pool is None or not several:
+        return vectors
+    lengths = np.array([len(clips[i]) for i in several])
+    mask = np.arange(lengths.max())[None, :] < lengths[:, None]
+    padded = np.zeros((*mask.shape, vectors.shape[1]), dtype=np.float32)
+    padded[mask] = np.concatenate([clips[i] for i in several])
+    vectors[several] = pool(padded, mask, np.zeros(mask.shape, dtype=np.float32))
+    return vectors
 
 
 def mean_direction(vectors: FloatArray) -> FloatArray:
