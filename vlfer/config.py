@@ -20,7 +20,7 @@ from vlfer.errors import ConfigError, EnvironmentProblem, did_you_mean
 
 ENVIRONMENT_PREFIX = "VLFER_"
 # Variables with the prefix that are no settings of a prediction.
-OTHER_VARIABLES = frozenset({"VLFER_CACHE", "VLFER_ADAPTERS"})
+OTHER_VARIABLES = frozenset({"VLFER_CACHE", "VLFER_ADAPTERS", "VLFER_API_KEYS"})
 
 
 def cache_dir() -> Path:

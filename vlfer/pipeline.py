@@ -25,7 +25,7 @@ from vlfer.reporting import ONE_LABEL, Analysis, failed_report, image_prediction
 from vlfer.scoring import score
 from vlfer.sources import Clip, Source, open_source, source_name
 from vlfer.stream import EmbeddedStream
-from vlfer.text.bank import TextBank
+from vlfer.text.bank import SentenceBank, TextBank
 from vlfer.text.labels import resolve_label_spec
 from vlfer.types import Embedding, Face, Frames, LabelSet, Report, Scores, UInt8Array
 from vlfer.video.read import expand_paths
@@ -59,7 +59,7 @@ class EmotionPipeline:
         encoder: Encoder,
         *,
         labels: LabelSet,
-        bank: TextBank,
+        bank: SentenceBank,
         detector: FaceDetector | None,
         config: PredictConfig,
     ) -> None:
@@ -102,7 +102,7 @@ class EmotionPipeline:
         Raises:
             VlferError: Only with ``on_error="raise"``.
         """
-        if isinstance(source, (str, Path, np.ndarray, Frames)):
+        if isinstance(source, (str, Path, np.ndarray, Frames, Clip)):
             (analysis,) = self.analyse([source], hook=hook, on_error=on_error)
             return analysis.report
         sources = list(chain.from_iterable(expand_paths([s]) if isinstance(s, (str, Path)) else [s] for s in source))
@@ -169,7 +169,7 @@ class EmotionPipeline:
         return _Row(source_name(source), faces, [self.crop(pixels, face) for face in faces], note)
 
     def _score_crops(self, crops: list[UInt8Array]) -> Scores:
-        return self._score(self.encode(np.stack(crops)))
+        return self.score(self.encode(np.stack(crops)))
 
     def find(self, pixels: UInt8Array, *, effort: Effort) -> tuple[list[Face], str]:
         """Return the faces of one image (H, W, 3), as configured, and a note on how they were found."""
@@ -183,7 +183,8 @@ class EmotionPipeline:
         """Encode N crops (N, S, S, 3)."""
         return self.encoder.encode_images(pixels, batch_size=self.config.batch_size)
 
-    def _score(self, images: Embedding) -> Scores:
+    def score(self, images: Embedding) -> Scores:
+        """Compare N encoded faces with the labels."""
         return score(images, self.labels, self.bank, temperature=self.temperature, **self._scoring)
 
     def _finish(self, rows: list[_Row], *, on_error: OnError) -> Iterator[Analysis]:
@@ -214,7 +215,7 @@ class EmotionPipeline:
         """Return what looks at a clip, for streams that are not files."""
         follower = self.detector if isinstance(self.detector, Follows) else None
         find = partial(self.find, effort="fast")
-        return ClipTools(find, follower, self.crop, self.encode, self._score, self.encoder, self.config)
+        return ClipTools(find, follower, self.crop, self.encode, self.score, self.encoder, self.config)
 
     def _video(self, clip: Clip, *, hook: Hook | None, journal_dir: Path | None) -> Analysis:
         on_frames = None if hook is None else partial(_tell_frames, hook, clip.n_frames)

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from vlfer.types import Frames
 from vlfer.video.read import frames_from_array, load_image, media_kind, probe_video, read_video
 
-Source = str | Path | NDArray[Any] | Frames
-
 
 @dataclass(frozen=True, slots=True)
 class Clip:
@@ -37,9 +35,12 @@ class Clip:
     identity: Mapping[str, object] = field(default_factory=dict)
 
 
+Source = str | Path | NDArray[Any] | Frames | Clip
+
+
 def source_name(source: Source) -> str:
     """Return what a source is called in a report."""
-    if isinstance(source, Frames):
+    if isinstance(source, (Frames, Clip)):
         return source.source
     return str(source) if isinstance(source, (str, Path)) else "array"
 
@@ -50,7 +51,7 @@ def open_source(
     """Open a source.
 
     Args:
-        source: A path, an array (H, W, 3) or (T, H, W, 3), or frames.
+        source: A path, an array (H, W, 3) or (T, H, W, 3), frames, or a clip that is open already.
         fps: Frames wanted per second of video. Every k-th frame is taken, k being the whole number that comes closest.
         start_s: Of a video, frames from this time on.
         end_s: Of a video, frames before this time; None for the end.
@@ -64,6 +65,8 @@ def open_source(
         ShapeError: If an array is no image and no video.
         ConfigError: If the interval is none.
     """
+    if isinstance(source, Clip):
+        return source
     if isinstance(source, (str, Path)):
         if media_kind(source) == "image":
             return load_image(source)

@@ -20,6 +20,7 @@ from vlfer.cli import (
     mie,
     predict,
     prompts,
+    serve,
     train_backbone,
 )
 from vlfer.cli.exits import ReportingGroup
@@ -39,6 +40,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "predict": predict.predict,
     "eval": eval.evaluate,
     "eval-compare": eval_compare.eval_compare,
+    "serve": serve.serve,
     "train-backbone": train_backbone.train_backbone,
     "app": web_app.app,
     "doctor": doctor.doctor,
