@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlfer.errors import ConfigError
-from vlfer.video.sample import at_fps, dfer_clip_ticks, every_kth, segments_random, tim_positions, uniform
+from vlfer.video.sample import (
+    at_fps,
+    dfer_clip_ticks,
+    every_kth,
+    segments_random,
+    tim_positions,
+    uniform,
+    where_it_changes,
+)
 
 lengths = st.integers(1, 2000)
 counts = st.integers(1, 64)
@@ -126,3 +134,35 @@ def test_at_fps_of_nothing_is_nothing() -> None:
 def test_settings_out_of_range(call: object) -> None:
     with pytest.raises(ConfigError, match=r"Expected|increasing"):
         call()
+
+
+def test_more_frames_are_taken_where_the_face_changes():
+    change = np.zeros(100, np.float32)
+    change[60:70] = 1.0
+    chosen = where_it_changes(change, count=20, evenness=0.3)
+    assert len(chosen) == 20
+    assert (np.diff(chosen) >= 0).all()
+    assert ((chosen >= 60) & (chosen < 70)).sum() >= 12
+    assert chosen.min() < 30  # the still stretches are not left out
+    assert chosen.max() > 80
+
+
+def test_without_change_the_frames_are_even():
+    np.testing.assert_allclose(where_it_changes(np.zeros(64, np.float32), count=16), dfer_clip_ticks(64), atol=1)
+    busy = np.random.default_rng(0).random(64).astype(np.float32)
+    np.testing.assert_allclose(where_it_changes(busy, count=16, evenness=1.0), dfer_clip_ticks(64), atol=1)
+
+
+@given(st.integers(1, 50), st.integers(1, 40), st.floats(0, 1))
+def test_as_many_frames_as_asked_for_whatever_the_length(n, count, evenness):
+    change = np.random.default_rng(n).random(n).astype(np.float32)
+    chosen = where_it_changes(change, count=count, evenness=evenness)
+    assert chosen.shape == (count,)
+    assert chosen.min() >= 0
+    assert chosen.max() < n
+
+
+@pytest.mark.parametrize("change", [[], [0, -1], [0, np.nan]])
+def test_changes_that_are_no_distances_are_refused(change):
+    with pytest.raises(ConfigError):
+        where_it_changes(np.array(change, np.float32), count=4)

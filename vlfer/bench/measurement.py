@@ -48,10 +48,12 @@ class PeakMemory:
 
     Attributes:
         grown_mb: Peak over the level at the start, in MB of 10^6 bytes; None where the system does not tell.
+        peak_mb: The peak itself, 0 where the system does not tell.
     """
 
     def __init__(self) -> None:
         self.grown_mb: float | None = None
+        self.peak_mb = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -67,6 +69,7 @@ class PeakMemory:
         self._thread.join()
         if self._start is not None and self._peak is not None:
             self.grown_mb = (self._peak - self._start) / 1e6
+            self.peak_mb = self._peak / 1e6
 
     def _watch(self) -> None:
         while not self._stop.wait(_EVERY_S):

@@ -18,6 +18,7 @@ COLOURS = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 18
 _LIGHT = (255, 255, 255)
 _DARK = (28, 32, 38)
 _MOST_BARS = 3
+_LONGEST_TITLE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def _drawn_plate(
     big, small = _font(round(unit * 0.92), bold=True), _font(max(7, round(unit * 0.66)), bold=False)
     pad, row = round(unit * 0.4), round(unit * 0.95)
     names = [name if len(name) <= 28 else name[:27] + "…" for name, _ in bars]
-    title = title if len(title) <= 40 else title[:39] + "…"
+    title = title if len(title) <= _LONGEST_TITLE else title[: _LONGEST_TITLE - 1] + "…"
     name_width = max((round(small.getlength(name)) for name in names), default=0)
     bar_width = 3 * unit if bars else 0
     width = max(round(big.getlength(title)) + 2 * pad, name_width + bar_width + 3 * pad)

@@ -47,7 +47,7 @@ class FrameFaces:
     was_searched: bool = True
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Slot:
     """One face that is being followed; ``raw`` is what was seen, unsmoothed."""
 

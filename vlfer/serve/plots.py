@@ -206,14 +206,13 @@ def _draw_marks(
     axes: Axes, segments: Sequence[Prediction], *, span: tuple[float, float], cuts_s: Sequence[float]
 ) -> None:
     """Mark where one label gives way to another, with its time where there is room, and where a shot begins."""
-    last_s = -np.inf
-    for before, after in pairwise(segments):
-        if before.label == after.label or after.start_s - before.end_s > 1e-6:
-            continue
+    room_s = (span[1] - span[0]) / 22
+    changes = [b for a, b in pairwise(segments) if a.label != b.label and b.start_s - a.end_s <= 1e-6]
+    for number, after in enumerate(changes):
         axes.axvline(after.start_s, color=INK, linewidth=0.9)
         axes.plot([after.start_s], [1.0], marker="v", markersize=5, color=INK, clip_on=False)
-        if after.start_s - last_s > (span[1] - span[0]) / 22:
-            last_s = after.start_s
+        next_s = changes[number + 1].start_s if number + 1 < len(changes) else np.inf
+        if next_s - after.start_s > room_s:
             axes.annotate(
                 f"{after.start_s:.1f}", (after.start_s, 1.0), xytext=(4, 1), textcoords="offset points", fontsize=7.5,
                 color=INK, ha="left", va="bottom", annotation_clip=False,

@@ -149,3 +149,41 @@ def tim_positions(n_frames: int, *, count: int) -> NDArray[np.float64]:
     if count == 1:
         return np.array([(n_frames - 1) / 2])
     return np.linspace(0.0, n_frames - 1, count)
+
+
+def where_it_changes(change: NDArray[np.float32], *, count: int, evenness: float = 0.3) -> IntArray:
+    """Return ``count`` indices, more of them where the face changes: equal shares of the change lie between them.
+
+    The idea of Freq-HD (Tao et al., 2023), which looks for the clip with the most high-frequency change, and of
+    adaptive frame rates for expressions (Savchenko, 2023), in its simplest form: positions are quantiles of the
+    cumulated change.
+
+    Args:
+        change: (N,) float32, how much each frame differs from the one before, such as the distance of their vectors;
+            the first value has no meaning.
+        count: Frames to return.
+        evenness: Share of the frames that is spread evenly over time, so that a still stretch is not left out; 1 is
+            `dfer_clip_ticks`, up to rounding.
+
+    Returns:
+        (count,) int64, not decreasing; a clip shorter than ``count`` repeats frames.
+
+    Raises:
+        ConfigError: If there is no frame, ``count`` is less than 1, ``evenness`` is outside 0..1, or a change is
+            negative or not finite.
+    """
+    _need("n_frames", len(change), least=1)
+    _need("count", count, least=1)
+    if not 0.0 <= evenness <= 1.0:
+        raise ConfigError(f"evenness is {evenness}.", why="It is a share.", fix="0.3")
+    steps = np.asarray(change, dtype=np.float64).copy()
+    steps[0] = 0.0
+    if not bool(np.isfinite(steps).all()) or bool((steps < 0).any()):
+        raise ConfigError("The change of a frame is negative or not finite.", why="It is a distance.")
+    total = steps.sum()
+    density = np.full(len(steps), 1.0 / len(steps))
+    if total > 0:
+        density = evenness * density + (1 - evenness) * steps / total
+    reached = np.cumsum(density)
+    wanted = (np.arange(count) + 0.5) / count * reached[-1]
+    return np.asarray(np.minimum(np.searchsorted(reached, wanted, side="right"), len(steps) - 1), dtype=np.int64)

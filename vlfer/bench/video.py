@@ -1,0 +1,165 @@
+"""What video costs: frames a second, the share of decoding alone, memory over length, stable ids, live latency."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from vlfer.bench.clips import MadeClip, count_switches, make_clip
+from vlfer.bench.measurement import Measurement, PeakMemory
+from vlfer.clips import analyse_clip
+from vlfer.live import LiveWatcher
+from vlfer.pipeline import EmotionPipeline
+from vlfer.reporting import Analysis
+from vlfer.sources import Clip
+from vlfer.types import FloatArray, Frames
+from vlfer.video.live import open_live
+from vlfer.video.read import probe_video, read_video
+
+STEPS = ("decode", "detect", "align", "encode", "score")
+_WARM_UP = 20
+_LOOP_CHUNK = 16
+
+Tell = Callable[[str], None]
+
+
+def bench_speed(
+    pipeline: EmotionPipeline, clip: Path, *, name: str, bar_fps: float, with_share: bool
+) -> list[Measurement]:
+    """Measure frames a second with every frame analysed, and where the time goes.
+
+    Args:
+        pipeline: Set to look at every frame.
+        clip: A video.
+        name: Of the clip, for the table.
+        bar_fps: What the speed is held against.
+        with_share: Whether to compare with decoding alone.
+    """
+    decode_s, count = _decode_alone(clip)
+    begun = time.perf_counter()
+    (analysis,) = pipeline.analyse([clip], on_error="raise")
+    took_s = time.perf_counter() - begun
+    fps = analysis.n_frames / took_s
+    found = [Measurement(f"{name}: every frame analysed", fps, "fps", bar=bar_fps, at_least=True)]
+    found.append(Measurement(f"{name}: decoding alone", count / decode_s, "fps"))
+    if with_share:
+        share = 100 * fps * decode_s / count
+        found.append(Measurement(f"{name}: share of the decode-only rate", share, "%", bar=40.0, at_least=True))
+    for step in STEPS:
+        each_ms = 1000 * analysis.seconds.get(step, 0.0) / max(analysis.n_frames, 1)
+        found.append(Measurement(f"{name}: {step}", each_ms, "ms/frame", note="steps overlap in time"))
+    return found
+
+
+def _decode_alone(clip: Path) -> tuple[float, int]:
+    begun = time.perf_counter()
+    count = sum(len(frames) for frames in read_video(clip, chunk=_LOOP_CHUNK))
+    return time.perf_counter() - begun, count
+
+
+def bench_switches(pipeline: EmotionPipeline, clip: MadeClip) -> list[Measurement]:
+    """Count identity switches on a made clip of known people."""
+    (analysis,) = pipeline.analyse([clip.path], on_error="raise")
+    times_s, boxes, ids = by_frame(analysis)
+    switches, matched, there = count_switches(clip, times_s, boxes, ids)
+    name = f"{clip.boxes.shape[1]} faces, crossings, {len(clip.cuts)} cuts"
+    return [
+        Measurement(f"{name}: identity switches", float(switches), "", bar=2.0),
+        Measurement(f"{name}: ids given to {clip.boxes.shape[1]} people", float(len(analysis.timelines)), ""),
+        Measurement(f"{name}: visible faces found", 100 * matched / max(there, 1), "%"),
+    ]
+
+
+def by_frame(analysis: Analysis) -> tuple[list[float], list[FloatArray], list[list[int]]]:
+    """Return the times of the frames with faces, and the boxes and ids in each."""
+    rows: dict[float, list[tuple[FloatArray, int]]] = {}
+    for timeline in analysis.timelines:
+        if timeline.frames is None:
+            continue
+        for time_s, box in zip(timeline.frames.times_s, timeline.frames.boxes, strict=True):
+            rows.setdefault(float(time_s), []).append((box, timeline.track_id))
+    times_s = sorted(rows)
+    boxes = [np.stack([box for box, _ in rows[time_s]]) for time_s in times_s]
+    return times_s, boxes, [[track_id for _, track_id in rows[time_s]] for time_s in times_s]
+
+
+def bench_memory(pipeline: EmotionPipeline, clip: Path, *, long_s: float, short_s: float = 60.0) -> list[Measurement]:
+    """Compare the peak memory of the process over a long video with that over a short one.
+
+    The video is the clip over and over, decoded each time; every frame is analysed. The peaks are of all memory that
+    belongs to the process, models included, as the system counts it.
+
+    Args:
+        pipeline: Set to look at as many frames as wanted.
+        clip: A video of a few seconds.
+        long_s: Length of the long video.
+        short_s: Length of the short one.
+    """
+    peaks = []
+    for length_s in (short_s, long_s):
+        gc.collect()
+        memory = PeakMemory()
+        with memory:
+            analyse_repeated(pipeline, clip, seconds=length_s)
+        if memory.grown_mb is None:
+            return [Measurement("peak memory, long against short video", None, "%", bar=5.0)]
+        peaks.append(memory.peak_mb)
+    grown = 100 * (peaks[1] / peaks[0] - 1)
+    name = f"peak memory, {long_s / 60:g} min against {short_s / 60:g} min"
+    return [
+        Measurement(name, grown, "%", bar=5.0, note="of the whole process"),
+        Measurement(f"peak memory of {long_s / 60:g} min", peaks[1], "MB"),
+    ]
+
+
+def analyse_repeated(pipeline: EmotionPipeline, clip: Path, *, seconds: float) -> Analysis:
+    """Analyse a clip over and over as one video of a given length."""
+    info = probe_video(clip)
+    stride = max(1, round(info.fps / pipeline.config.fps))
+
+    def chunks() -> Iterator[Frames]:
+        first_s = 0.0
+        while first_s < seconds:
+            for frames in read_video(clip, chunk=_LOOP_CHUNK, stride=stride):
+                times_s = frames.times_s + first_s
+                wanted = times_s < seconds
+                if wanted.any():
+                    yield Frames(frames.pixels[wanted], times_s[wanted], frames.source)
+            first_s += info.duration_s or info.frame_count / info.fps
+
+    opened = Clip("repeated", chunks(), stride / info.fps, round(seconds * info.fps / stride))
+    return analyse_clip(opened, pipeline.clip_tools(), provenance={}, note=lambda *notes: "; ".join(notes))
+
+
+def bench_latency(pipeline: EmotionPipeline, clip: Path, *, seconds: float = 10.0) -> list[Measurement]:
+    """Play a clip as a live source and measure the time from a frame in hand to its scores."""
+    live = open_live(str(clip))
+    watcher = LiveWatcher(pipeline.clip_tools())
+    latencies: list[float] = []
+    for frame in live.frames():
+        watcher.look(frame.pixels, frame.time_s)
+        latencies.append(time.perf_counter() - frame.arrived_s)
+        if frame.time_s > seconds:
+            break
+    steady = latencies[_WARM_UP:] or latencies
+    median, late = np.percentile(steady, [50, 95])
+    return [
+        Measurement("live, one face: latency (median)", 1000 * float(median), "ms", bar=60.0),
+        Measurement("live, one face: latency (95 %)", 1000 * float(late), "ms"),
+        Measurement("live, one face: frames dropped", 100 * live.n_dropped / max(live.n_read, 1), "%"),
+    ]
+
+
+def build_clips(folder: Path, *, seconds: float, parts: tuple[str, ...], tell: Tell) -> dict[str, MadeClip]:
+    """Make the clips that the parts need: 720p, H.264, 30 fps, with one face and with five."""
+    clips: dict[str, MadeClip] = {}
+    tell("Making the clips")
+    if {"speed", "memory", "latency"} & set(parts):
+        clips["one"] = make_clip(folder / "one.mp4", people=1, seconds=seconds)
+    if {"speed", "ids"} & set(parts):
+        clips["five"] = make_clip(folder / "five.mp4", people=5, seconds=max(seconds, 12.0), cuts=True)
+    return clips
