@@ -93,7 +93,7 @@ def score_sentences(
     """
     if not (np.isfinite(temperature) and temperature > 0):
         raise ConfigError(f"The temperature is {temperature}.", why="Similarities are divided by it.", fix="0.01 to 1")
-    mixing = _mixing_matrix(owner, weight, labels=labels)
+    mixing = mixing_matrix(owner, weight, labels=labels)
     if pooling == "embeddings":
         means = mixing @ sentences.vectors
         norms = np.linalg.norm(means, axis=1, keepdims=True)
@@ -163,7 +163,7 @@ def top_labels(
     return top, tuple(float(scores.similarity[row, i]) for i in order)
 
 
-def _mixing_matrix(owner: IntArray, weight: FloatArray, *, labels: LabelSet) -> FloatArray:
+def mixing_matrix(owner: IntArray, weight: FloatArray, *, labels: LabelSet) -> FloatArray:
     """Return (C, M) weights; those above 0 sum to 1 in each row."""
     if owner.shape != weight.shape or owner.ndim != 1:
         raise ShapeError(f"owner has shape {owner.shape} and weight {weight.shape}.", why="Both are (M,).")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from vlfer.cli import predict_explain
 from vlfer.cli.exits import DONE, INTERRUPTED, SOME_FAILED, USAGE, say
 from vlfer.cli.progress import progress
 from vlfer.errors import BackboneError, ConfigError, VlferError
@@ -72,6 +73,9 @@ def predict(
     form: Annotated[Form | None, typer.Option("--format", help="How to print. [table]")] = None,
     out: Annotated[Path | None, typer.Option(help="Write results to this file, or into this folder.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw faces, or a video's timeline: a file, or a folder.")] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Tell which sentences pulled, and where on the face; see also --plot.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Stop at the first error and show where it arose.")] = False,
 ) -> None:
     """Tell which expression each face shows, in words of your choice.
@@ -93,7 +97,7 @@ def predict(
     from vlfer.cli.predict_video import VideoFiles
 
     files = VideoFiles(out if out is not None and is_folder(out) else None, write, settings=settings)
-    code = _Run(settings, form=form, out=out, plot=plot, debug=debug, files=files).go(sources)
+    code = _Run(settings, form=form, out=out, plot=plot, debug=debug, files=files, explain=explain).go(sources)
     if code != DONE:
         raise typer.Exit(code)
 
@@ -150,6 +154,7 @@ class _Run:
         plot: Path | None,
         debug: bool,
         files: VideoFiles,
+        explain: bool = False,
     ) -> None:
         self.settings = settings
         self.form: Form | None = form
@@ -157,6 +162,8 @@ class _Run:
         self.plot = plot
         self.debug = debug
         self.files = files
+        self.explain = explain
+        self.reasons: predict_explain.Reasons = ()
         self.reports: list[Report] = []
         self.pictures: set[Path] = set()
         self.pictures_failed = False
@@ -175,6 +182,8 @@ class _Run:
                     sources, hook=hook, on_error="raise" if self.debug else "record", journal_dir=self.files.journal_dir
                 )
                 for source, analysis in zip(sources, analyses, strict=True):
+                    if self.explain:
+                        analysis, self.reasons = predict_explain.explain(pipeline, source, analysis, strict=self.debug)
                     self._take(source, analysis, alone=len(sources) == 1, hook=hook)
             self.files.forget()
         except KeyboardInterrupt:
@@ -220,6 +229,8 @@ class _Run:
         save_figure(figure, path)
         self.pictures.add(path)
         say(f"{report.source}: drawn in {path}")
+        if any(self.reasons):
+            say(f"{report.source}: reasons drawn in {predict_explain.draw(self.reasons, path, title=title)}")
 
     def _picture_path(self, plot: Path, source: Path, *, alone: bool) -> Path:
         """Return where a source's picture goes: a name of its own where there are several."""
@@ -244,6 +255,7 @@ class _Run:
             say(f"Written: {', '.join(str(path) for path in written)}")
         elif self.form in (None, "table"):
             print_table(self.reports, console=table_console())
+            predict_explain.print_reasons(self.reports, console=table_console())
         else:
             sys.stdout.write(render(self.reports, form=self.form))
 
