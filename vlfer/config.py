@@ -148,6 +148,8 @@ def load_config(
             why="The window must be at least one hop long.",
             fix="raise window_s or lower hop_s.",
         )
+    if config.end_s is not None and config.end_s <= config.start_s:
+        raise ConfigError(f"The interval is {config.start_s:g} s to {config.end_s:g} s.", why="Expected start < end.")
     return config
 
 
