@@ -1,4 +1,4 @@
-"""`vlfer bench`: what things cost on this machine."""
+"""`vlfer bench`: what things cost on this machine, and how good backbones are."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import functools
 import json
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from vlfer.cli.bench_accuracy import bench_accuracy
+from vlfer.cli.bench_calibration import bench_calibration
+from vlfer.cli.bench_fairness import bench_fairness
+from vlfer.cli.bench_speed import bench_speed
+from vlfer.cli.bench_video import bench_video
 from vlfer.cli.exits import say
 from vlfer.errors import ConfigError, did_you_mean
 
@@ -18,14 +23,20 @@ if TYPE_CHECKING:
 
     from vlfer.bench.measurement import Measurement
 
-app = typer.Typer(help="Measure speed and memory on this machine.", no_args_is_help=True)
+app = typer.Typer(help="Measure speed, memory and accuracy.", no_args_is_help=True)
 
 _PARTS = ("scoring", "encoding", "ray")
+
+app.command("accuracy")(bench_accuracy)
+app.command("speed")(bench_speed)
+app.command("calibration")(bench_calibration)
+app.command("fairness")(bench_fairness)
+app.command("video")(bench_video)
 
 
 @app.callback()
 def _group() -> None:
-    """Measure speed and memory on this machine."""
+    """Measure speed, memory and accuracy."""
 
 
 @app.command("eval")
@@ -79,8 +90,10 @@ def _report(
     name: str, found: Sequence[Measurement], *, out: Path | None, form: Literal["table", "json"], backbone: str
 ) -> None:
     """Write and print measurements."""
+    from vlfer.bench.machine import machine
+
     text = json.dumps(
-        {"bench": name, "backbone": backbone, "machine": _machine(), "measurements": [m.as_dict() for m in found]},
+        {"bench": name, "backbone": backbone, "machine": machine(), "measurements": [m.as_dict() for m in found]},
         indent=2,
     )  # fmt: skip
     if out is not None:
@@ -103,18 +116,3 @@ def _report(
         bar = "" if one.bar is None else f"{'≥' if one.at_least else '≤'} {one.bar:g} {one.unit}".strip()
         table.add_row(one.name, value, bar, {True: "met", False: "missed", None: ""}[one.is_met])
     table_console().print(table)
-
-
-def _machine() -> dict[str, Any]:
-    import os
-    import platform
-
-    import torch
-
-    from vlfer.provenance import package_versions
-
-    return {
-        "platform": platform.platform(), "cpus": os.cpu_count(), "torch_threads": torch.get_num_threads(),
-        "load_1min": os.getloadavg()[0], "versions": package_versions(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }  # fmt: skip

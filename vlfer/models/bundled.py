@@ -158,7 +158,7 @@ def save_bundled(
 def load_bundled(folder: Path | None = None, *, device: torch.device | None = None) -> OpenClipEncoder:
     """Load the bundled backbone, or another folder in its format.
 
-    ``temperature``, ``licence``, ``lora_targets`` and ``note`` of the card go into the spec.
+    ``temperature``, ``calibration``, ``licence``, ``lora_targets`` and ``note`` of the card go into the spec.
 
     Args:
         folder: Three files as described above; None for the one in the package.
@@ -246,4 +246,5 @@ def _spec(card: Mapping[str, Any], config: Mapping[str, Any]) -> BackboneSpec:
         lora_targets=str(card.get("lora_targets", LORA_TIMM_ANY)),
         logit_temperature=None if temperature is None else float(temperature),
         note=str(card.get("note", "")),
+        calibration=card.get("calibration"),
     )

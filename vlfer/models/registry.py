@@ -11,9 +11,10 @@ A name is one of
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from vlfer.errors import BackboneError, did_you_mean
 
@@ -61,6 +62,7 @@ class BackboneSpec:
         note: What a user should know before choosing it.
         origin: Where the weights lie.
         file: The checkpoint, where ``origin`` is "file".
+        calibration: What `vlfer.calibration.fit_calibration` found on held-out faces, or None.
     """
 
     name: str
@@ -79,6 +81,7 @@ class BackboneSpec:
     note: str = ""
     origin: Origin = "hub"
     file: str = ""
+    calibration: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
     @property
     def is_complete(self) -> bool:

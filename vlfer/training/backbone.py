@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from vlfer.calibration import FAMILIES, fit_calibration
 from vlfer.config import write_atomically
 from vlfer.errors import ConfigError
 from vlfer.metrics import fit_temperature, risk_coverage, softmax, summary, war_uar
@@ -24,7 +25,7 @@ from vlfer.models.bundled import TEXT_PACKAGE, build_bundled, load_bundled, save
 from vlfer.models.face_tower import BRANCH_SIZE, FaceTower, timm_name
 from vlfer.models.openclip import OpenClipEncoder
 from vlfer.scoring import score
-from vlfer.text.bank import TextBank
+from vlfer.text.bank import Ensemble, TextBank
 from vlfer.text.labels import load_label_set
 from vlfer.text.lexicon import load_training_lexicon
 from vlfer.text.sentences import class_sentences
@@ -287,8 +288,13 @@ def _finish(
     ordered = LabelSet(tuple(labels.labels[labels.index(name)] for name in recipe.classes), name=labels.name)
     chosen_on = _similarity(encoder, validation.images, ordered)
     temperature = fit_temperature(chosen_on, validation.majority)
+    families: dict[str, FloatArray] = {
+        f: _similarity(encoder, validation.images, ordered, ensemble=f) for f in FAMILIES if f != "all"
+    }
+    about = {"part": "validation", "labels": ordered.name, "sha256": faces.sha256}
     card = {
         "temperature": temperature,
+        "calibration": fit_calibration({**families, "all": chosen_on}, validation.votes, fitted_on=about),
         "licence": "Apache-2.0 (weights trained on FER2013/FER+ faces, from SFace and MiniLM, both Apache-2.0)",
         "note": "perceived expression, not felt emotion",
         "recipe": json.loads(recipe.model_dump_json(exclude={"data": {"train", "out_of_domain"}})),
@@ -310,11 +316,14 @@ def _finish(
     return target
 
 
-def _similarity(encoder: OpenClipEncoder, images: list[UInt8Array] | UInt8Array, labels: LabelSet) -> FloatArray:
+def _similarity(
+    encoder: OpenClipEncoder, images: list[UInt8Array] | UInt8Array, labels: LabelSet, *, ensemble: Ensemble = "all"
+) -> FloatArray:
     """Return (N, C) similarities of crops of any size with the labels, as in use."""
     bank = TextBank(encoder)
     rows = []
     for image in images:
         rgb = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
         rows.append(encoder.encode_images(rgb[None]).vectors)
-    return score(Embedding(np.concatenate(rows), encoder.space), labels, bank, temperature=1.0).similarity
+    faces = Embedding(np.concatenate(rows), encoder.space)
+    return score(faces, labels, bank, temperature=1.0, ensemble=ensemble).similarity
