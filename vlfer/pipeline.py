@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 
+from vlfer.calibration import default_temperature
 from vlfer.clips import ClipTools, analyse_clip, tell_clip, watch_clip
 from vlfer.config import PredictConfig, cache_dir, load_config
 from vlfer.errors import NoFaceError
@@ -68,7 +69,8 @@ class EmotionPipeline:
         self.bank = bank
         self.detector = detector
         self.config = config
-        self.temperature = encoder.temperature if config.temperature is None else config.temperature
+        own = default_temperature(encoder, ensemble=config.ensemble)
+        self.temperature = own if config.temperature is None else config.temperature
         self.provenance = build_provenance(
             encoder, temperature=self.temperature, labels=labels, config=config.model_dump(mode="json")
         )
