@@ -32,6 +32,7 @@ EXPECTED = {
     "ekman7": ["anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral"],
     "fer2013": ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"],
     "ferplus8": ["neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt"],
+    "graded8": ["neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt"],
     "mafw11": BASIC_ORDER,
     "micro3": ["negative", "positive", "surprise"],
     "mmew6": ["happiness", "anger", "surprise", "disgust", "fear", "sadness"],

@@ -13,8 +13,11 @@ import typer
 from vlfer.cli.bench_accuracy import bench_accuracy
 from vlfer.cli.bench_calibration import bench_calibration
 from vlfer.cli.bench_fairness import bench_fairness
+from vlfer.cli.bench_finetune import bench_finetune
+from vlfer.cli.bench_serve import bench_search, bench_serve
 from vlfer.cli.bench_speed import bench_speed
 from vlfer.cli.bench_video import bench_video
+from vlfer.cli.bench_words import bench_words
 from vlfer.cli.exits import say
 from vlfer.errors import ConfigError, did_you_mean
 
@@ -28,10 +31,14 @@ app = typer.Typer(help="Measure speed, memory and accuracy.", no_args_is_help=Tr
 _PARTS = ("scoring", "encoding", "ray")
 
 app.command("accuracy")(bench_accuracy)
+app.command("words")(bench_words)
 app.command("speed")(bench_speed)
+app.command("serve")(bench_serve)
+app.command("search")(bench_search)
 app.command("calibration")(bench_calibration)
 app.command("fairness")(bench_fairness)
 app.command("video")(bench_video)
+app.command("finetune")(bench_finetune)
 
 
 @app.callback()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -127,7 +126,8 @@ def _by_words(label: Label, labels: LabelSet) -> Iterator[Finding]:
         yield find("script", name, "name", name, why="an English text tower reads next to nothing out of it",
                    fix="give an English name and keep this as an alias, or use a multilingual backbone")  # fmt: skip
     excluded = excluded_units(label)
-    own = {re.sub(r"\D", "", unit) for unit in label.action_units}
+    # a unit of one side is no contradiction to a cue that speaks of both
+    own = {unit.removeprefix("AU") for unit in label.action_units if unit.startswith("AU")}
     if "1" in own:
         own.discard("4")  # together they raise the brows and draw them: lowered brows do speak against that
     # a label that is itself something to be seen ("pout") may be used to describe another
