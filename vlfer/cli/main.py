@@ -9,12 +9,14 @@ import typer
 
 from vlfer.cli import app as web_app
 from vlfer.cli import (
+    adapters,
     backbones,
     bench,
     datasets,
     doctor,
     eval,
     eval_compare,
+    finetune,
     index,
     labels,
     mie,
@@ -22,6 +24,7 @@ from vlfer.cli import (
     prompts,
     serve,
     train_backbone,
+    watch,
 )
 from vlfer.cli.exits import ReportingGroup
 
@@ -42,13 +45,16 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "eval-compare": eval_compare.eval_compare,
     "serve": serve.serve,
     "train-backbone": train_backbone.train_backbone,
+    "finetune": finetune.finetune,
     "app": web_app.app,
+    "watch": watch.watch,
     "doctor": doctor.doctor,
 }
 GROUPS = {
     "labels": labels.app,
     "prompts": prompts.app,
     "backbones": backbones.app,
+    "adapters": adapters.app,
     "datasets": datasets.app,
     "mie": mie.app,
     "index": index.app,

@@ -36,16 +36,21 @@ from vlfer.models.tower import space_id
 if TYPE_CHECKING:
     from vlfer.models.tower import TowerEncoder
 
+#: What the names of layers of an image tower begin with, in open_clip and in transformers.
+IMAGE_TOWERS = ("visual.", "vision_model.")
 _PREFIX = "base_model.model."
 _CAN = (nn.Linear, nn.Conv2d, nn.MultiheadAttention)
 
 
-def matching_layers(model: nn.Module, targets: str | Sequence[str]) -> list[str]:
+def matching_layers(
+    model: nn.Module, targets: str | Sequence[str], *, within: tuple[str, ...] = IMAGE_TOWERS
+) -> list[str]:
     """Return the names of the layers that LoRA would update.
 
     Args:
         model: The whole dual encoder.
         targets: A regular expression for full names, or names that a layer's name ends with.
+        within: What the names of layers that may change begin with.
 
     Raises:
         ConfigError: If it matches nothing, something that LoRA cannot update, or the text tower, whose stored vectors
@@ -58,14 +63,14 @@ def matching_layers(model: nn.Module, targets: str | Sequence[str]) -> list[str]
     modules = dict(model.named_modules())
     if not names:
         known = sorted(
-            {name.rsplit(".", 1)[-1] for name, m in modules.items() if isinstance(m, _CAN) and _is_image(name)}
+            {name.rsplit(".", 1)[-1] for name, m in modules.items() if isinstance(m, _CAN) and name.startswith(within)}
         )
         raise ConfigError(
             f"train.lora.targets {targets!r} matches no layer.",
             why=f"The image tower has layers called {', '.join(known[:20])}.",
             fix="leave it out: the registry knows the targets of each backbone",
         )
-    text = [name for name in names if not _is_image(name)]
+    text = [name for name in names if not name.startswith(within)]
     if text:
         raise ConfigError(
             f"train.lora.targets matches {len(text)} layers outside the image tower, the first {text[0]!r}.",
@@ -87,10 +92,6 @@ def _fits(name: str, targets: str | Sequence[str]) -> bool:
     return any(name == target or name.endswith(f".{target}") for target in targets)
 
 
-def _is_image(name: str) -> bool:
-    return name.startswith(("visual.", "vision_model."))
-
-
 def add_lora(
     model: nn.Module,
     *,
@@ -99,6 +100,7 @@ def add_lora(
     alpha: float,
     dropout: float = 0.0,
     dora: bool = False,
+    within: tuple[str, ...] = IMAGE_TOWERS,
 ) -> LoraConfig:
     """Put fresh LoRA layers into a model; only they are trainable afterwards.
 
@@ -109,11 +111,12 @@ def add_lora(
         alpha: The update counts alpha / rank.
         dropout: Before the update, in training.
         dora: Split weights into length and direction (Liu et al., 2024).
+        within: See `matching_layers`.
 
     Raises:
         ConfigError: If the targets are wrong, or DoRA does not apply to them.
     """
-    names = matching_layers(model, targets)
+    names = matching_layers(model, targets, within=within)
     modules = dict(model.named_modules())
     if dora and any(isinstance(modules[name], nn.MultiheadAttention) for name in names):
         raise ConfigError("train.lora.dora does not apply to nn.MultiheadAttention.", fix="train.lora.dora=false")
