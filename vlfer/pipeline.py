@@ -14,6 +14,7 @@ import numpy as np
 from vlfer.calibration import default_temperature
 from vlfer.clips import ClipTools, analyse_clip, tell_clip, watch_clip
 from vlfer.config import PredictConfig, cache_dir, load_config
+from vlfer.correct import config_bias, temperature_for
 from vlfer.errors import NoFaceError
 from vlfer.faces.align import crop_face
 from vlfer.faces.detect import Effort, FaceDetector, build_detector
@@ -70,11 +71,13 @@ class EmotionPipeline:
         self.detector = detector
         self.config = config
         own = default_temperature(encoder, ensemble=config.ensemble)
-        self.temperature = own if config.temperature is None else config.temperature
+        fitted = own if config.temperature is None else config.temperature
+        self.temperature = temperature_for(fitted, len(labels), by=config.temperature_by)
         self.provenance = build_provenance(
             encoder, temperature=self.temperature, labels=labels, config=config.model_dump(mode="json")
         )
-        self._scoring: Any = {"ensemble": config.ensemble, "pooling": config.pooling}
+        bias = config_bias(config, bank, labels, temperature=self.temperature)
+        self._scoring: Any = {"ensemble": config.ensemble, "pooling": config.pooling, "prior": bias}
         self._deciding: Any = {"threshold": config.threshold, "tie_margin": config.tie_margin, "top": config.top}
 
     @overload  # a str is a sequence of str too, and is meant as a path
