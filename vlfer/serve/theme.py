@@ -7,6 +7,8 @@ from typing import Any
 
 import gradio as gr
 
+from vlfer.serve.ui_engine import Limits
+
 INK = gr.themes.Color(
     "#f7f5f1", "#eeebe4", "#e2ddd3", "#cbc5b9", "#a39e94", "#797670", "#5b5a57", "#42423f", "#2b2d2e", "#1b1e20",
     "#121416", name="ink",
@@ -58,9 +60,11 @@ def asset(name: str) -> str:
     return files("vlfer.serve").joinpath("static", name).read_text("utf-8")
 
 
-def appearance() -> dict[str, Any]:
-    """Return what ``launch`` and ``mount_gradio_app`` need to show the app as it is meant."""
+def appearance(limits: Limits | None = None) -> dict[str, Any]:
+    """Return what ``launch`` and ``mount_gradio_app`` need to show the app as it is meant, and to bound uploads."""
     return {
         "theme": build_theme(), "css": asset("vlfer.css"), "js": asset("vlfer.js"), "footer_links": ["api"],
-        "ssr_mode": False, "favicon_path": str(files("vlfer.serve").joinpath("static", "favicon.svg")),
+        "ssr_mode": False,
+        "max_file_size": f"{(limits or Limits()).upload_mb}mb",
+        "show_error": False, "favicon_path": str(files("vlfer.serve").joinpath("static", "favicon.svg")),
     }  # fmt: skip

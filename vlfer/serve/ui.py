@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from tempfile import TemporaryDirectory
 from typing import cast
 
@@ -23,7 +22,7 @@ from vlfer.serve.ui_search import search_tab
 from vlfer.serve.ui_video import video_tab
 from vlfer.serve.ui_webcam import webcam_tab
 
-__all__ = ["appearance", "build_ui", "private_folder", "serve_ui"]
+__all__ = ["appearance", "build_ui", "serve_ui"]
 
 _SWEEP_S, _LIFE_S = 120, 1800
 
@@ -31,13 +30,14 @@ _SWEEP_S, _LIFE_S = 120, 1800
 def build_ui(pipeline: EmotionPipeline, *, limits: Limits | None = None) -> gr.Blocks:
     """Build the app around a pipeline.
 
-    Mount it with ``gr.mount_gradio_app(app, build_ui(pipeline), path="/", **appearance())``, inside
-    `private_folder`, so that uploads go where nobody else reads.
+    Mount it with ``gr.mount_gradio_app(app, build_ui(pipeline), path="/", **appearance())``. Uploads lie in a folder
+    that only this user can read, for half an hour at most.
 
     Args:
         pipeline: Answers everything; it is shared by all sessions.
         limits: How much one request may be.
     """
+    _use_private_folder()
     engine = Engine(pipeline, limits=limits)
     with gr.Blocks(
         title="vlfer: any expression, in your words", analytics_enabled=False, delete_cache=(_SWEEP_S, _LIFE_S)
@@ -52,22 +52,15 @@ def build_ui(pipeline: EmotionPipeline, *, limits: Limits | None = None) -> gr.B
     return cast(gr.Blocks, blocks)
 
 
-@contextmanager
-def private_folder() -> Iterator[Path]:
-    """Make a folder for uploads that only this user can read, and remove it with all it holds at the end.
+def _use_private_folder() -> None:
+    """Give uploads a folder that only this user can read and that goes with the process.
 
-    Gradio reads its place from the environment when components are built, so build the app inside.
+    Gradio reads its place from the environment when components are built; by default it shares one under /tmp.
     """
-    before = os.environ.get("GRADIO_TEMP_DIR")
-    with TemporaryDirectory(prefix="vlfer-", ignore_cleanup_errors=True) as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        try:
-            yield Path(folder)
-        finally:
-            if before is None:
-                os.environ.pop("GRADIO_TEMP_DIR", None)
-            else:
-                os.environ["GRADIO_TEMP_DIR"] = before
+    if not os.environ.get("GRADIO_TEMP_DIR"):
+        folder = TemporaryDirectory(prefix="vlfer-", ignore_cleanup_errors=True)
+        os.environ["GRADIO_TEMP_DIR"] = folder.name
+        atexit.register(folder.cleanup)
 
 
 def serve_ui(
@@ -92,26 +85,23 @@ def serve_ui(
     Raises:
         EnvironmentProblem: If the port is taken.
     """
-    limits = limits or Limits()
-    with private_folder():
-        blocks = build_ui(pipeline, limits=limits)
-        try:
-            _, url, _ = blocks.launch(
-                server_name=host, server_port=port or free_port(host), quiet=True, inbrowser=open_browser, share=False,
-                prevent_thread_lock=True, max_file_size=f"{limits.upload_mb}mb", enable_monitoring=False,
-                **appearance(),
-            )  # fmt: skip
-        except OSError as error:
-            raise EnvironmentProblem(
-                f"The app cannot listen on {host}:{port}.", why="Another program has the port.",
-                fix=f"vlfer app --port {port + 1}",
-            ) from error  # fmt: skip
-        if ready is not None:
-            ready(url)
-        try:
-            blocks.block_thread()
-        finally:
-            blocks.close(verbose=False)
+    blocks = build_ui(pipeline, limits=limits)
+    try:
+        _, url, _ = blocks.launch(
+            server_name=host, server_port=port or free_port(host), quiet=True, inbrowser=open_browser, share=False,
+            prevent_thread_lock=True, enable_monitoring=False, **appearance(limits),
+        )  # fmt: skip
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"The app cannot listen on {host}:{port}.", why="Another program has the port.",
+            fix=f"vlfer app --port {port + 1}",
+        ) from error  # fmt: skip
+    if ready is not None:
+        ready(url)
+    try:
+        blocks.block_thread()
+    finally:
+        blocks.close(verbose=False)
 
 
 def free_port(host: str = "127.0.0.1") -> int:

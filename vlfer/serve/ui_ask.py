@@ -96,7 +96,7 @@ def build_ask(engine: Engine, *, labels: LabelSet, ideas: Sequence[str] = FACE_I
     with gr.Group(elem_classes="vl-ask"):
         words = gr.Textbox(
             joined(labels), label="Which expressions?", info="Any words or phrases, separated by commas.",
-            lines=2, max_lines=6, max_length=20_000, elem_id=f"vl-words-{place}", elem_classes="vl-words",
+            lines=1, max_lines=6, max_length=20_000, elem_id=f"vl-words-{place}", elem_classes="vl-words",
         )  # fmt: skip
         with gr.Row(elem_classes="vl-ideas"):
             buttons = [gr.Button(idea, size="sm", variant="secondary", min_width=60) for idea in ideas]

@@ -6,7 +6,10 @@ import csv
 import dataclasses
 import io
 import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from vlfer.export.subtitles import write_vtt
 from vlfer.serve.ui_html import text_uri
 from vlfer.types import Report
 
@@ -35,16 +38,11 @@ def report_json(report: Report) -> str:
 
 
 def report_vtt(report: Report) -> str:
-    """Return subtitles: one cue a segment, with the person, the label and its probability."""
-    cues = ["WEBVTT\n\nNOTE Perceived expression, not felt emotion. Relative to the labels asked for.\n"]
-    for one in sorted(report.predictions, key=lambda p: (p.start_s, p.track_id)):
-        label = (one.label or "no clear answer").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-        label = " ".join(label.split())
-        cues.append(
-            f"{_stamp(one.start_s)} --> {_stamp(max(one.end_s, one.start_s + 0.001))}\n"
-            f"Person {one.track_id + 1}: {label} ({100 * one.probability:.0f} %)\n"
-        )
-    return "\n".join(cues)
+    """Return subtitles as browsers show them."""
+    with TemporaryDirectory(prefix="vlfer-") as folder:
+        path = Path(folder) / "expressions.vtt"
+        write_vtt(report.predictions, path)
+        return path.read_text("utf-8")
 
 
 def downloads(report: Report) -> str:
@@ -61,10 +59,3 @@ def downloads(report: Report) -> str:
 def _plain(cell: str) -> str:
     """Keep a spreadsheet from running a cell that begins like a formula."""
     return f"'{cell}" if cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
-
-
-def _stamp(seconds: float) -> str:
-    thousandths = round(seconds * 1000)
-    hours, rest = divmod(thousandths, 3_600_000)
-    minutes, rest = divmod(rest, 60_000)
-    return f"{hours:02d}:{minutes:02d}:{rest // 1000:02d}.{rest % 1000:03d}"

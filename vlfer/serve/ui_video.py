@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 
+from vlfer.export.film import write_annotated
 from vlfer.pipeline import Hook
 from vlfer.serve.ui_ask import build_ask
 from vlfer.serve.ui_engine import Engine, Film
@@ -52,6 +56,27 @@ def tell_film(engine: Engine, film: Film | None, labels: LabelSet) -> str:
     return drawn + downloads(analysis.report)
 
 
+def annotated(engine: Engine, film: Film, labels: LabelSet, folder: Path) -> Path:
+    """Write the video with boxes and labels drawn in, and return where it lies.
+
+    Args:
+        engine: Tells.
+        film: What was watched.
+        labels: What is asked.
+        folder: The private folder of the app.
+
+    Raises:
+        VlferError: If the video cannot be read again.
+    """
+    analysis = engine.tell_film(film, labels)
+    config = engine.pipeline.config
+    path = folder / secrets.token_hex(8) / "annotated.mp4"
+    write_annotated(
+        film.clip.source, analysis.timelines, path, threshold=config.threshold, tie_margin=config.tie_margin
+    )
+    return path
+
+
 def video_tab(engine: Engine) -> None:
     """Lay out the tab and wire it."""
     with gr.Row(elem_classes="vl-columns"):
@@ -65,6 +90,11 @@ def video_tab(engine: Engine) -> None:
             ask = build_ask(engine, labels=engine.pipeline.labels, place="video")
         with gr.Column(scale=7, min_width=320):
             result = gr.HTML(start_html(), apply_default_css=False, elem_id="vl-video-result")
+            with gr.Row(visible=False, elem_classes="vl-draw") as drawing:
+                draw = gr.Button("Draw the labels into the video", size="sm", elem_id="vl-video-draw")
+                drawn = gr.DownloadButton("Download the annotated video", size="sm", visible=False,
+                                          elem_id="vl-video-drawn")  # fmt: skip
+                remark = gr.HTML(apply_default_css=False)
     kept = gr.State(None, time_to_live=1800)
 
     @guarded(failed=lambda card: (None, card))
@@ -73,6 +103,14 @@ def video_tab(engine: Engine) -> None:
             progress((done, max(total, done)) if total else None, desc="Watching", unit="frames")
 
         return watch_film(engine, path, labels, session=str(request.session_hash), hook=hook)
+
+    @guarded(failed=lambda card: (gr.skip(), card))
+    def make_annotated(film: Film | None, labels: LabelSet) -> Any:
+        if film is None:
+            return gr.skip(), ""
+        path = annotated(engine, film, labels, Path(get_upload_folder()))
+        drawn.temp_files.add(str(path))  # swept with the uploads
+        return gr.DownloadButton(value=str(path), visible=True), ""
 
     @guarded(failed=lambda card: card)
     def again(labels: LabelSet, film: Film | None) -> str:
@@ -88,17 +126,15 @@ def video_tab(engine: Engine) -> None:
     hidden: Any = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     clip.change(lambda path: gr.Button(visible=bool(path)), clip, stop, **hidden)
     clip.change(watch, [clip, ask.labels], [kept, result], concurrency_id="model", api_visibility="private").then(
-        lambda: gr.Button(visible=False), None, stop, **hidden
-    )
+        lambda film: (gr.Button(visible=False), gr.Row(visible=film is not None), gr.DownloadButton(visible=False)),
+        kept, [stop, drawing, drawn], **hidden,
+    )  # fmt: skip
+    draw.click(make_annotated, [kept, ask.labels], [drawn, remark], concurrency_id="model", api_visibility="private")
     stop.click(end, None, None, **hidden)
     example.click(show_example, None, [clip, result], concurrency_id="model", api_visibility="private")
     ask.on_change(again, [kept], [result])
 
 
-def example_folder() -> Any:
+def example_folder() -> Path:
     """Return where example clips are kept: the private folder of the app."""
-    from pathlib import Path
-
-    from gradio.utils import get_upload_folder
-
     return Path(get_upload_folder()) / "examples"
