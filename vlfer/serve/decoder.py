@@ -193,7 +193,7 @@ def _is_media(error: VlferError, request: dict[str, Any], payload: bytes) -> boo
     if request["op"] == "video":
         with Path(request["path"]).open("rb") as file:
             head = file.read(1024)
-    return head.startswith(b"GIF8") or sniff(head) == ("video" if request["op"] == "video" else "image")
+    return not head or head.startswith(b"GIF8") or sniff(head) == ("video" if request["op"] == "video" else "image")
 
 
 def main() -> None:
