@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from vlfer.cli import mie_flows
 from vlfer.cli.exits import say
 from vlfer.errors import ConfigError, did_you_mean
 
@@ -26,6 +27,9 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+
+app.command("flows")(mie_flows.flows)
 
 
 @app.callback()
