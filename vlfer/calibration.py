@@ -81,7 +81,7 @@ def fit_calibration(
     probability = softmax(similarity["all"] / temperatures["all"])
     return {
         "fitted_on": {"n": len(votes), **(fitted_on or {})},
-        "temperature": {family: round(value, 6) for family, value in temperatures.items()},
+        "temperature": temperatures,  # as it is: that of "all" is the temperature of the card, to the last digit
         "ece": {
             family: round(expected_calibration_error(truth, softmax(values / temperatures[family])), 4)
             for family, values in similarity.items()
