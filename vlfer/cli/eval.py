@@ -101,7 +101,7 @@ def evaluate(
         batch_size=batch_size, workers=workers, decoders=decoders, engine=engine, address=address,
     )  # fmt: skip
     if out is not None:
-        _claim(out)
+        claim_folder(out)
     evaluation, report = _measure(config, cache=cache)
     _print(report, form=form)  # first, so that a disk that is full by now does not take the figures along
     if out is not None:
@@ -118,7 +118,7 @@ def evaluate(
         raise typer.Exit(SOME_FAILED)
 
 
-def _claim(folder: Path) -> None:
+def claim_folder(folder: Path) -> None:
     """Make the folder of the report before hours of work, not after.
 
     Raises:

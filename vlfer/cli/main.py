@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from vlfer.cli import app as web_app
 from vlfer.cli import (
     adapters,
     backbones,
@@ -16,6 +15,7 @@ from vlfer.cli import (
     doctor,
     eval,
     eval_compare,
+    eval_open,
     finetune,
     index,
     labels,
@@ -26,6 +26,7 @@ from vlfer.cli import (
     train_backbone,
     watch,
 )
+from vlfer.cli import app as web_app
 from vlfer.cli.exits import ReportingGroup
 
 app = typer.Typer(
@@ -43,6 +44,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "predict": predict.predict,
     "eval": eval.evaluate,
     "eval-compare": eval_compare.eval_compare,
+    "eval-open": eval_open.eval_open,
     "serve": serve.serve,
     "train-backbone": train_backbone.train_backbone,
     "finetune": finetune.finetune,
