@@ -64,11 +64,11 @@ class Explanation:
     crop: UInt8Array
 
     def strongest(self, count: int = DEFAULT_COUNT) -> tuple[Pull, ...]:
-        """Return the sentences that pulled most towards the label."""
-        return tuple(pull for pull in self.pulls if pull.pull > 0)[:count]
+        """Return the label's own sentences that pulled most towards it."""
+        return tuple(pull for pull in self.pulls if pull.pull > 0 and pull.label == self.label)[:count]
 
     def against(self, count: int = DEFAULT_COUNT) -> tuple[Pull, ...]:
-        """Return the sentences that pulled most towards the rival."""
+        """Return the sentences, of either label, that pulled most towards the rival."""
         return tuple(pull for pull in reversed(self.pulls) if pull.pull < 0)[:count]
 
     def as_dict(self, *, count: int = DEFAULT_COUNT) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def _pulls(
         shares = mixing[c] / mixing[c].sum()
         for j in np.flatnonzero(mixing[c]):
             value = sign * (mixing[c, j] * cosines[j] - shares[j] * middle) / temperature
-            found.append(Pull(labels.names[c], sentences[j], float(value), float(cosines[j])))
+            found.append(Pull(labels.names[c], sentences[int(j)], float(value), float(cosines[j])))
     return tuple(sorted(found, key=lambda pull: -pull.pull))
 
 

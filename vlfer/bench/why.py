@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from vlfer.bench.wording import VotedEmbedding
+from vlfer.calibration import default_temperature
 from vlfer.explain import face_thirds
 from vlfer.metrics import softmax
 from vlfer.models.relevance import relevance_map
@@ -45,19 +46,20 @@ def relevance_rows(
         One row for each way of hiding: mean probability of the predicted label, and the share of labels that change.
     """
     rng = np.random.default_rng(seed)
+    temperature = default_temperature(encoder, ensemble="all")
     chosen = rng.permutation(len(faces.votes))[:count]
     sentences, owner, weight = embed_labels(bank, labels)
     means = mixing_matrix(owner, weight, labels=labels) @ sentences.vectors
     directions: FloatArray = means / np.linalg.norm(means, axis=1, keepdims=True)
 
     def probability(pixels: UInt8Array) -> FloatArray:
-        return softmax(encoder.encode_images(pixels).vectors @ directions.T / encoder.temperature)
+        return softmax(encoder.encode_images(pixels).vectors @ directions.T / temperature)
 
     pixels = np.ascontiguousarray(faces.pixels[chosen])
     before = probability(pixels)
     best = before.argmax(axis=1)
     maps = [
-        relevance_map(encoder, face, directions, label=int(label), temperature=encoder.temperature)
+        relevance_map(encoder, face, directions, label=int(label), temperature=temperature)
         for face, label in zip(pixels, best, strict=True)
     ]
     ways = {

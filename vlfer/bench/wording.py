@@ -104,15 +104,23 @@ class Wordings:
     Args:
         bank: Of the backbone's space.
         temperature: Of the backbone.
+        temperature_of: That of each ensemble, where the backbone has several; None takes ``temperature`` for all.
         parts: Encoded faces, "validation" and "test".
         seed: Of all draws.
     """
 
     def __init__(
-        self, bank: SentenceBank, *, temperature: float, parts: dict[str, VotedEmbedding], seed: int = 0
+        self,
+        bank: SentenceBank,
+        *,
+        temperature: float,
+        parts: dict[str, VotedEmbedding],
+        seed: int = 0,
+        temperature_of: Callable[[str], float] | None = None,
     ) -> None:
         self.bank = bank
         self.temperature = temperature
+        self.temperature_of = temperature_of or (lambda ensemble: temperature)
         self.validation = parts["validation"]
         self.test = parts["test"]
         self.seed = seed
@@ -122,7 +130,10 @@ class Wordings:
         self, faces: VotedEmbedding, labels: LabelSet, ensemble: Ensemble = "all", pooling: Pooling = "embeddings"
     ) -> Scores:
         """Score faces against labels."""
-        return score(faces.images, labels, self.bank, temperature=self.temperature, ensemble=ensemble, pooling=pooling)
+        return score(
+            faces.images, labels, self.bank, temperature=self.temperature_of(ensemble), ensemble=ensemble,
+            pooling=pooling,
+        )  # fmt: skip
 
     def figures(self, scores: Scores, faces: VotedEmbedding) -> dict[str, float]:
         """Return WAR, UAR, ECE and the agreement with split votes, in percent but the last."""

@@ -61,6 +61,7 @@ def bench_words(
     from vlfer.bench import corrections
     from vlfer.bench.why import relevance_rows
     from vlfer.bench.wording import Wordings, load_held_out
+    from vlfer.calibration import default_temperature
     from vlfer.config import cache_dir
     from vlfer.models.encoder import load_encoder
     from vlfer.text.bank import TextBank
@@ -69,7 +70,10 @@ def bench_words(
     say("Encoding the held-out faces")
     held_out = load_held_out(data, encoder)
     bank = TextBank(encoder, cache_dir=cache_dir())
-    bench = Wordings(bank, temperature=encoder.temperature, parts=held_out, seed=seed)
+    bench = Wordings(
+        bank, temperature=default_temperature(encoder, ensemble="all"), parts=held_out, seed=seed,
+        temperature_of=lambda ensemble: default_temperature(encoder, ensemble=ensemble),
+    )  # fmt: skip
     measure: dict[str, Callable[[], Rows]] = {
         "wordings": lambda: bench.wordings(others),
         "paraphrases": bench.paraphrases,
