@@ -196,3 +196,19 @@ def test_flow_is_adapted_and_read_by_mie(run: Any, tmp_path: Path) -> None:
     assert card["kind"] == "mie-flow"
     assert card["data"]["kept_apart_by"] == "subjects"
     assert run("adapters", "verify", out / "adapter", "--backbone", "bundled").exit_code == 0
+
+
+def test_many_crops_go_to_disk_and_are_found_again(
+    tmp_path: Path, folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vlfer.cli import finetune_data
+
+    in_memory, _ = read(tmp_path, data={"root": folders, "faces": "whole"})
+    monkeypatch.setattr(finetune_data, "_IN_MEMORY_BYTES", 0)
+    stored, _ = read(tmp_path, data={"root": folders, "faces": "whole"})
+    monkeypatch.setattr(finetune_data, "_crops", None)  # nothing is read a second time
+    monkeypatch.setenv("RANK", "1")
+    again, _ = read(tmp_path, data={"root": folders, "faces": "whole"})
+    for samples in (stored, again):
+        assert np.array_equal(samples.pixels, in_memory.pixels)
+        assert samples.sha256 == in_memory.sha256

@@ -70,3 +70,14 @@ def test_an_override_that_sets_nothing_is_told(tmp_path: Path, override: str) ->
 def test_a_missing_file_suggests_the_near_one() -> None:
     with pytest.raises(ConfigError, match="quick_cpu"):
         load_finetune_config(resource_dir("configs") / "quik_cpu.yaml")
+
+
+def test_the_documentation_lists_every_key() -> None:
+    from pathlib import Path as File
+
+    from vlfer.training.finetune_config import known_keys
+
+    text = (File(__file__).parents[2] / "docs" / "finetuning.md").read_text()
+    missing = [key for key in known_keys() if f"`{key}`" not in text]
+    sections = {"data", "train", "objective", "loop", "train.lora", "train.temporal"}
+    assert not set(missing) - sections

@@ -256,7 +256,7 @@ def bench_order(
     archive: Path,
     *,
     config: FinetuneConfig,
-    pairs: int = 200,
+    pairs: int = 120,
     save: Path | None = None,
     say: Say = lambda _: None,
 ) -> tuple[list[Measurement], dict[str, Any]]:

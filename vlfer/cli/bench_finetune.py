@@ -23,7 +23,7 @@ def bench_finetune(
     new: Annotated[str | None, typer.Option(help="The new classes. [what the backbone's card says]")] = None,
     shots: Annotated[int, typer.Option(help="Samples a class.", min=2)] = 16,
     seeds: Annotated[int, typer.Option(help="Draws of the samples.", min=1)] = 5,
-    pairs: Annotated[int, typer.Option(help="Pairs of faces for order.", min=4)] = 200,
+    pairs: Annotated[int, typer.Option(help="Pairs of faces for order.", min=4)] = 120,
     config: Annotated[Path | None, typer.Option(help="[configs/quick_cpu.yaml or video_temporal_bundled.yaml]")] = None,
     override: Annotated[list[str] | None, typer.Option("--set", help="Change a key of it. Repeatable.")] = None,
     save: Annotated[Path | None, typer.Option(help="Keep the adapter of order in this folder.")] = None,

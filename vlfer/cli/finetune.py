@@ -30,7 +30,7 @@ def finetune(
     """Adapt a backbone to your labels and your data, and write a small adapter folder with its model card.
 
     A run that was stopped, also by Ctrl-C, goes on where it was when the same command is given again. On several GPUs:
-    accelerate launch -m vlfer finetune CONFIG.
+    accelerate launch -m vlfer.cli finetune CONFIG.
     """
     from vlfer.training.finetune_config import load_finetune_config
 

@@ -7,12 +7,16 @@ import functools
 import hashlib
 import io
 import json
+import os
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vlfer.config import write_atomically
 from vlfer.errors import ConfigError, DataError
 from vlfer.evaluation.datasets import find_dataset
 from vlfer.evaluation.datasets.base import IMAGE_SUFFIXES, VIDEO_SUFFIXES, class_folder_rows, is_debris
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 Hook = Callable[[str, int, int], None]
 _IN_MEMORY_BYTES = 2 * 10**9
 _VOTES = "votes_"
+_LOOK_EVERY_S = 1.0
 
 
 def read_samples(
@@ -107,13 +112,13 @@ def _rows(config: FinetuneConfig) -> tuple[Manifest, dict[tuple[Any, ...], dict[
 
 
 def _extras(path: Path, manifest: Manifest) -> dict[tuple[Any, ...], dict[str, str]]:
-    """Return captions, intensities and votes by sample, from the columns that a manifest itself has no use for."""
+    """Return captions and votes by sample, from the columns that a manifest itself has no use for."""
     text = path.expanduser().read_bytes().decode("utf-8-sig", errors="replace").lstrip("\r\n")
     lines = text.splitlines()
     delimiter = max(",;\t", key=lines[0].count) if lines else ","
     reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
     reader.fieldnames = [name.strip().casefold() for name in reader.fieldnames or ()]
-    wanted = [n for n in reader.fieldnames if n in ("caption", "intensity") or n.startswith(_VOTES)]
+    wanted = [n for n in reader.fieldnames if n == "caption" or n.startswith(_VOTES)]
     rows = [row for row in reader if any((cell or "").strip() for key, cell in row.items() if key)]
     if not wanted or len(rows) != len(manifest.rows):
         return {}
@@ -139,23 +144,14 @@ def _read(
     frames = data.frames if config.input == "videos" else 1
     recipe = Recipe(size=image_size, faces=data.faces, margin=data.margin, frames=frames)
     detector: FaceDetector | None = build_detector("mediapipe") if recipe.needs_detector else None
-    pixels = _room((len(manifest), frames, image_size, image_size, 3), store)
-    kept: list[Row] = []
-    lengths: list[int] = []
-    skipped: list[Skipped] = []
-    digest = hashlib.sha256(f"{manifest.sha256}{recipe.key}".encode())
-    for done, row in enumerate(manifest.rows, start=1):
-        found: Crops = read_crops(row, recipe=recipe, detector=detector)
-        if hook:
-            hook("reading faces", done, len(manifest))
-        if found.status != "ok":
-            skipped.append(Skipped(row.path, found.message))
-            continue
-        count = min(len(found.pixels), frames)
-        pixels[len(kept), :count] = found.pixels[:count]
-        digest.update(found.pixels.tobytes())
-        kept.append(row)
-        lengths.append(count)
+    key = hashlib.sha256(f"{manifest.sha256}{recipe.key}".encode()).hexdigest()
+    shape = (len(manifest), frames, image_size, image_size, 3)
+    crops = (_stored_crops if int(np.prod(shape)) > _IN_MEMORY_BYTES else _crops)(
+        manifest, shape=shape, store=store, key=key,
+        read=functools.partial(read_crops, recipe=recipe, detector=detector), hook=hook,
+    )  # fmt: skip
+    pixels, skipped = crops.pixels, tuple(Skipped(source, reason) for source, reason in crops.skipped)
+    kept = [manifest.rows[i] for i in crops.kept]
     if not kept:
         raise DataError(
             f"None of the {len(manifest)} samples of {manifest.name} can be used.",
@@ -171,12 +167,11 @@ def _read(
             why="objective.kind is captions.",
             fix="a manifest with the column caption",
         )  # fmt: skip
-    for note in notes:
-        digest.update(note.encode())
+    digest = hashlib.sha256("".join([crops.sha256, *notes]).encode())
     return Samples(
-        pixels=pixels[: len(kept)], lengths=np.array(lengths, np.int64), votes=votes, classes=classes,
+        pixels=pixels[: len(kept)], lengths=np.array(crops.lengths, np.int64), votes=votes, classes=classes,
         subjects=tuple(row.subject for row in kept), sources=tuple(_source(row) for row in kept),
-        captions=captions if all(captions) else (), sha256=digest.hexdigest(), skipped=tuple(skipped),
+        captions=captions if all(captions) else (), sha256=digest.hexdigest(), skipped=skipped,
     )  # fmt: skip
 
 
@@ -186,12 +181,76 @@ def _source(row: Row) -> str:
     return row.path + (f" {json.dumps(parts)}" if parts else "")
 
 
-def _room(shape: tuple[int, ...], store: Path) -> UInt8Array:
-    """Return zeros of a shape, in memory or, where there are many, in a file."""
-    if int(np.prod(shape)) <= _IN_MEMORY_BYTES:
-        return np.zeros(shape, np.uint8)
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """Crops of the rows that could be used: (N, T, S, S, 3) with their places, lengths, and what was skipped."""
+
+    pixels: UInt8Array
+    kept: list[int]
+    lengths: list[int]
+    skipped: list[tuple[str, str]]
+    sha256: str
+
+
+def _crops(
+    manifest: Manifest,
+    *,
+    shape: tuple[int, ...],
+    store: Path,
+    key: str,
+    read: Callable[[Row], Crops],
+    hook: Hook | None,
+    room: UInt8Array | None = None,
+) -> _Read:
+    """Read all rows into memory, or into ``room``."""
+    del store
+    pixels = np.zeros(shape, np.uint8) if room is None else room
+    kept: list[int] = []
+    lengths: list[int] = []
+    skipped: list[tuple[str, str]] = []
+    digest = hashlib.sha256(key.encode())
+    for place, row in enumerate(manifest.rows):
+        found = read(row)
+        if hook:
+            hook("reading faces", place + 1, len(manifest))
+        if found.status != "ok":
+            skipped.append((row.path, found.message))
+            continue
+        count = min(len(found.pixels), shape[1])
+        pixels[len(kept), :count] = found.pixels[:count]
+        digest.update(found.pixels.tobytes())
+        kept.append(place)
+        lengths.append(count)
+    return _Read(pixels[: len(kept)], kept, lengths, skipped, digest.hexdigest())
+
+
+def _stored_crops(
+    manifest: Manifest,
+    *,
+    shape: tuple[int, ...],
+    store: Path,
+    key: str,
+    read: Callable[[Row], Crops],
+    hook: Hook | None,
+) -> _Read:
+    """Read all rows into a file, once: a run that goes on finds it, and so do the other processes of a machine."""
+    marker = store.with_suffix(".json")
+    others = int(os.environ.get("RANK", "0")) > 0
+    while True:
+        known = json.loads(marker.read_text("utf-8")) if marker.is_file() else {}
+        if known.get("key") == key and store.is_file():
+            facts = {name: known[name] for name in ("kept", "lengths", "skipped", "sha256")}
+            return _Read(np.load(store, mmap_mode="r")[: len(known["kept"])], **facts)
+        if not others:
+            break
+        time.sleep(_LOOK_EVERY_S)
     store.parent.mkdir(parents=True, exist_ok=True)
-    return np.lib.format.open_memmap(store, mode="w+", dtype=np.uint8, shape=shape)
+    room = np.lib.format.open_memmap(store, mode="w+", dtype=np.uint8, shape=shape)
+    found = _crops(manifest, shape=shape, store=store, key=key, read=read, hook=hook, room=room)
+    room.flush()
+    facts = {"key": key, "kept": found.kept, "lengths": found.lengths, "skipped": found.skipped, "sha256": found.sha256}
+    write_atomically(marker, json.dumps(facts).encode())
+    return found
 
 
 def _votes(classes: Sequence[str], label: Any, extras: Sequence[dict[str, str]], *, wanted: bool) -> FloatArray:

@@ -23,8 +23,8 @@ class DataSection(_Section):
 
     Attributes:
         root: Class folders, ``root/<label>/<image or clip>``; with ``dataset`` or ``manifest`` the folder of the media.
-        manifest: CSV ``path,label[,subject][,split][,fold]`` and, where the objective wants them, ``caption``,
-            ``intensity`` and one ``votes_<label>`` a class.
+        manifest: CSV ``path,label[,subject][,split][,fold]`` and, where the objective wants them, ``caption`` and one
+            ``votes_<label>`` a class.
         dataset: A data set known to ``vlfer datasets``.
         archive: ``.npz``; images with votes as for ``vlfer train-backbone``, or onset-apex flow as for ``vlfer mie``.
         fold: Its rows are tested and not trained on.

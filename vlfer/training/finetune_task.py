@@ -141,18 +141,19 @@ class Parts(nn.Module):
         return unit(features if self.map is None else features @ self.map.to(features.dtype).T)
 
     def clip_vectors(self, pixels: Tensor, mask: Tensor) -> Tensor:
-        """Return (N, D) unit vectors of (N, T, 3, S, S) pixels in 0..1 and their (N, T) mask."""
-        spec = self.encoder.spec
-        flat = pixels[mask]
-        mean, std = (flat.new_tensor(value).view(1, 3, 1, 1) for value in (spec.mean, spec.std))
-        frames = spread_frames(self.frame_vectors((flat - mean) / std), mask)
+        """Return (N, D) unit vectors of (N, T, 3, S, S) pixels in 0..1, or (N, T, D) frame vectors; (N, T) mask."""
+        frames = pixels
+        if pixels.ndim == 5:
+            flat, spec = pixels[mask], self.encoder.spec
+            mean, std = (flat.new_tensor(value).view(1, 3, 1, 1) for value in (spec.mean, spec.std))
+            frames = spread_frames(self.frame_vectors((flat - mean) / std), mask)
         return pool_mean(frames, mask) if self.temporal is None else self.temporal(frames, mask)
 
     def forward(self, pixels: Tensor, mask: Tensor, votes: Tensor, caption: Tensor) -> Tensor:
         """Return the loss of one batch.
 
         Args:
-            pixels: (N, T, 3, S, S) float32 in 0..1.
+            pixels: (N, T, 3, S, S) float32 in 0..1, or (N, T, D) frame vectors where no part of them learns.
             mask: (N, T) bool.
             votes: (N, C) float32.
             caption: (N,) int64, place of each clip's caption; ignored without captions.
@@ -231,12 +232,36 @@ class FaceTask:
                 fix="a manifest with the column caption, or objective.kind=labels",
             )  # fmt: skip
         self.module, self.train, self.validation, self.labels = parts, train, validation, labels
+        config = parts.config
+        # Where neither the pixels nor what reads them changes, frames are encoded once.
+        self._tower_rests = config.train.lora is None and not config.train.linear_map
+        self._kept: dict[str, tuple[Tensor, Tensor]] = {}
+
+    @torch.no_grad()
+    def _frames(self, part: str, samples: Samples) -> tuple[Tensor, Tensor]:
+        """Return (N, T, D) vectors and (N, T) mask of all frames, encoded once."""
+        if part not in self._kept:
+            longest, device = int(samples.lengths.max()), self.module.encoder.device
+            vectors = torch.zeros(len(samples), longest, self.module.encoder.dimension)
+            mask = torch.arange(longest)[None, :] < torch.from_numpy(samples.lengths)[:, None]
+            spec = self.module.encoder.spec
+            for row in range(len(samples)):
+                pixels, _ = load_clips(samples, np.array([row]))
+                flat = pixels[0].to(device)
+                mean, std = (flat.new_tensor(value).view(1, 3, 1, 1) for value in (spec.mean, spec.std))
+                vectors[row, : len(flat)] = self.module.frame_vectors((flat - mean) / std).cpu()
+            self._kept[part] = vectors, mask
+        return self._kept[part]
 
     def batch(self, rows: IntArray, generator: Generator) -> tuple[Tensor, ...]:
-        """Return pixels, mask, votes and captions of some training rows, augmented."""
+        """Return pixels or frame vectors, mask, votes and captions of some training rows, augmented."""
         device = self.module.encoder.device
-        pixels, mask = load_clips(self.train, rows)
-        pixels = augment_clips(pixels.to(device), strength=self.module.config.loop.augment, generator=generator)
+        if self._tower_rests and self.module.config.loop.augment == 0:
+            pixels, mask = (part[rows] for part in self._frames("train", self.train))
+            pixels = pixels.to(device)
+        else:
+            pixels, mask = load_clips(self.train, rows)
+            pixels = augment_clips(pixels.to(device), strength=self.module.config.loop.augment, generator=generator)
         ids = self.module.caption_ids
         captions = torch.from_numpy(ids[rows] if len(ids) else np.zeros(len(rows), np.int64))
         votes = torch.from_numpy(self.train.votes[rows])
@@ -249,8 +274,11 @@ class FaceTask:
         found = []
         for start in range(0, len(self.validation), _VALIDATION_BATCH):
             rows = np.arange(start, min(start + _VALIDATION_BATCH, len(self.validation)))
-            pixels, mask = load_clips(self.validation, rows)
             device = self.module.encoder.device
+            if self._tower_rests:
+                pixels, mask = (part[rows] for part in self._frames("validation", self.validation))
+            else:
+                pixels, mask = load_clips(self.validation, rows)
             found.append(self.module.clip_vectors(pixels.to(device), mask.to(device)).cpu())
         similarity = (torch.cat(found) @ self.module.class_vectors().cpu().T).float().numpy()
         scale = float(self.module.logit_scale.detach().exp())
