@@ -205,3 +205,20 @@ def test_after_a_cut_without_looks_everybody_is_new():
     linker = FaceLinker()
     linker.update([face(100)], 0)
     assert linker.update([face(100)], 1, is_cut=True) == [1]
+
+
+def test_the_way_over_a_cut_is_no_motion():
+    linker = FaceLinker()
+    for t in range(5):
+        linker.update([face(100), face(300)], t, looks=looks(0, 1))
+    for t in range(5, 10):  # they have changed places, and stand still
+        assert linker.update([face(300), face(100)], t, looks=looks(0, 1, noise=0.2, seed=t), is_cut=t == 5) == [0, 1]
+
+
+def test_two_numbers_of_one_person_do_not_make_it_a_stranger():
+    linker = FaceLinker()
+    linker.update([face(100)], 0, looks=looks(0))
+    linker.update([face(300)], 30, looks=looks(3))
+    half = (looks(0) + looks(5))[0] / np.sqrt(2)
+    assert linker.update([face(100)], 60, looks=half[None]) == [2]  # too little like before: a new number
+    assert linker.update([face(100)], 90, looks=(looks(0) + 0.5 * looks(5)) / np.sqrt(1.25)) == [2]

@@ -21,15 +21,16 @@ from PIL import Image
 from vlfer.types import FloatArray, UInt8Array
 
 # Of the portrait that comes with vlfer: head and shoulders, and the face in it, xyxy px.
-_CUT = (96, 6, 366, 306)
+_CUT = (82, 0, 382, 352)
 _FACE = (178, 68, 274, 182)
-# Per person: turn of the hue (OpenCV's 0..179), saturation, brightness, mirrored, stretch.
+# Per person: turn of the hue of hair and clothes (OpenCV's 0..179), their saturation and brightness, tint of the skin
+# (red, green, blue), mirrored, stretch.
 _LOOKS = (
-    (0, 1.0, 1.0, False, 1.00),
-    (95, 1.0, 0.75, True, 1.08),
-    (150, 0.9, 1.15, False, 0.93),
-    (55, 0.55, 0.9, True, 1.0),
-    (0, 0.0, 0.7, False, 1.10),
+    (0, 1.0, 1.0, (1.0, 1.0, 1.0), False, 1.00),
+    (95, 1.2, 0.6, (0.72, 0.62, 0.55), True, 1.06),
+    (150, 1.0, 1.3, (1.08, 1.02, 1.0), False, 0.94),
+    (50, 0.8, 0.9, (0.88, 0.82, 0.72), True, 1.0),
+    (0, 0.1, 0.45, (0.95, 0.9, 0.92), False, 1.08),
 )
 _SHOTS = 3
 
@@ -112,23 +113,26 @@ def _figure(number: int) -> tuple[UInt8Array, FloatArray]:
     """Return one person as (H, W, 4) uint8 RGBA and its face (4,) in that picture."""
     with Image.open(str(files("vlfer").joinpath("samples", "astronaut.jpg"))) as image:
         pixels = np.array(image.convert("RGB"))[_CUT[1] : _CUT[3], _CUT[0] : _CUT[2]]
-    hue, saturation, brightness, mirrored, stretch = _LOOKS[number]
-    colours = cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV).astype(np.float32)
-    # Skin keeps most of its hue: what is turned is hair, clothes and light.
-    skin = np.exp(-(((colours[..., 0] - 10) / 12) ** 2)) * 0.8
-    colours[..., 0] = (colours[..., 0] + hue * (1 - skin)) % 180
-    colours[..., 1:] = np.clip(colours[..., 1:] * (saturation, brightness), 0, 255)
-    pixels = cv2.cvtColor(colours.astype(np.uint8), cv2.COLOR_HSV2RGB)
-    face = np.array(_FACE, dtype=np.float32) - np.tile(np.array(_CUT[:2], dtype=np.float32), 2)
+    hue, saturation, brightness, tint, mirrored, stretch = _LOOKS[number]
     height, width = pixels.shape[:2]
+    y, x = np.mgrid[0:height, 0:width] + np.array(_CUT[1::-1]).reshape(2, 1, 1)
+    middle, half = ((_FACE[0] + _FACE[2]) / 2, 132.0), (46.0, 64.0)
+    inside = np.clip((1.12 - np.hypot((x - middle[0]) / half[0], (y - middle[1]) / half[1])) / 0.2, 0, 1)[..., None]
+    colours = cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV).astype(np.float32)
+    colours[..., 0] = (colours[..., 0] + hue) % 180
+    colours[..., 1:] = np.clip(colours[..., 1:] * (saturation, brightness), 0, 255)
+    dressed = cv2.cvtColor(colours.astype(np.uint8), cv2.COLOR_HSV2RGB)
+    skin = np.clip(pixels * np.array(tint), 0, 255)
+    pixels = np.asarray(inside * skin + (1 - inside) * dressed, dtype=np.uint8)
+    face = np.array(_FACE, dtype=np.float32) - np.tile(np.array(_CUT[:2], dtype=np.float32), 2)
     if mirrored:
         pixels = pixels[:, ::-1]
         face[[0, 2]] = width - face[[2, 0]]
     pixels = cv2.resize(pixels, (round(width * stretch), height), interpolation=cv2.INTER_CUBIC)
     face[[0, 2]] *= stretch
     y, x = np.mgrid[0:height, 0 : pixels.shape[1]]
-    across, down = (x / pixels.shape[1] - 0.5) / 0.5, (y / height - 0.52) / 0.5
-    alpha = np.clip((1.0 - np.hypot(across, down)) / 0.12, 0, 1)
+    across, down = np.abs(x / pixels.shape[1] - 0.47) / 0.47, np.abs(y / height - 0.52) / 0.5
+    alpha = np.clip((1.0 - (across**3 + down**3) ** (1 / 3)) / 0.1, 0, 1)
     return np.dstack([pixels, (255 * alpha).astype(np.uint8)]), face
 
 
@@ -164,14 +168,14 @@ def _frames(
 def _path(slot: int, people: int, share: float, number: int) -> tuple[float, float, float]:
     """Return where slot is (centre of the figure, shares of the picture) and its scale: neighbours swap places."""
     if people == 1:
-        return 0.5 + 0.16 * math.sin(number / 40), 0.52 + 0.03 * math.sin(number / 23), 1.35
+        return 0.5 + 0.16 * math.sin(number / 40), 0.52 + 0.03 * math.sin(number / 23), 1.3
     partner = slot + 1 if slot % 2 == 0 else slot - 1
     crossing = 0.5 - 0.5 * math.cos(math.pi * min(max((share - 0.25) / 0.5, 0.0), 1.0))
     here = (slot + 0.5) / people
     there = (partner + 0.5) / people if partner < people else here + 0.06
     x = (1 - crossing) * here + crossing * there
     y = 0.5 + 0.05 * math.sin(number / 17 + slot) + (0.03 if slot % 2 else -0.03)
-    return x, y, 0.82
+    return x, y, 0.86
 
 
 def _draw(
@@ -207,9 +211,9 @@ def _is_seen(depth: np.ndarray[Any, np.dtype[np.int8]], box: tuple[float, float,
 
 
 def _background(size: tuple[int, int], random: np.random.Generator) -> UInt8Array:
-    coarse = random.uniform(30, 220, (5, 9, 3)).astype(np.float32)
+    coarse = (random.uniform(60, 190, (4, 6, 1)) + random.uniform(-30, 30, (4, 6, 3))).astype(np.float32)
     smooth = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)
-    fine = cv2.resize(random.normal(0, 12, (90, 160)).astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+    fine = cv2.resize(random.normal(0, 5, (90, 160)).astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
     return np.clip(smooth + fine[..., None], 0, 255).astype(np.uint8)
 
 

@@ -154,11 +154,18 @@ def bench_latency(pipeline: EmotionPipeline, clip: Path, *, seconds: float = 10.
     ]
 
 
-def build_clips(folder: Path, *, seconds: float, parts: tuple[str, ...], tell: Tell) -> dict[str, MadeClip]:
-    """Make the clips that the parts need: 720p, H.264, 30 fps, with one face and with five."""
+def build_clips(
+    folder: Path, *, seconds: float, parts: tuple[str, ...], memory_fps: float, tell: Tell
+) -> dict[str, MadeClip]:
+    """Make the clips that the parts need: 720p, H.264, 30 fps, with one face and with five.
+
+    That for memory has only the frames that are looked at, so that an hour of it is soon decoded.
+    """
     clips: dict[str, MadeClip] = {}
     tell("Making the clips")
-    if {"speed", "memory", "latency"} & set(parts):
+    if "memory" in parts:
+        clips["slow"] = make_clip(folder / "slow.mp4", people=1, seconds=seconds, fps=max(1, round(memory_fps)))
+    if {"speed", "latency"} & set(parts):
         clips["one"] = make_clip(folder / "one.mp4", people=1, seconds=seconds)
     if {"speed", "ids"} & set(parts):
         clips["five"] = make_clip(folder / "five.mp4", people=5, seconds=max(seconds, 12.0), cuts=True)

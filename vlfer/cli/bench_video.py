@@ -45,7 +45,7 @@ def bench_video(
     found: list[Measurement] = []
     pipeline = load_pipeline(backbone, device=device, faces="detect", fps=1000.0)
     with tempfile.TemporaryDirectory(prefix="vlfer-bench-") as name:
-        clips = bench.build_clips(Path(name), seconds=seconds, parts=wanted, tell=say)
+        clips = bench.build_clips(Path(name), seconds=seconds, parts=wanted, memory_fps=memory_fps, tell=say)
         if "speed" in wanted:
             say("Speed")
             bench.analyse_repeated(pipeline, clips["one"].path, seconds=1.0)
@@ -63,5 +63,5 @@ def bench_video(
         if "memory" in wanted:
             say("Memory")
             slow = load_pipeline(backbone, device=device, faces="detect", fps=memory_fps)
-            found += bench.bench_memory(slow, clips["one"].path, long_s=60 * minutes)
+            found += bench.bench_memory(slow, clips["slow"].path, long_s=60 * minutes)
     _report("video", found, out=out, form=form, backbone=backbone)

@@ -37,6 +37,7 @@ class _OpenTrack:
     faces: list[Face] = field(default_factory=list)
     frames: list[int] = field(default_factory=list)
     look: FloatArray | None = None
+    met: set[int] = field(default_factory=set)
     speed: FloatArray = field(default_factory=lambda: np.zeros(2, dtype=np.float32))
 
     def add(self, face: Face, frame: int, *, look: FloatArray | None, is_crowded: bool, keep: bool) -> None:
@@ -141,7 +142,7 @@ class FaceLinker:
         self._retire(frame_index, is_cut=is_cut)
         chosen = self._by_place(faces, frame_index, looks)
         if looks is not None:
-            self._by_look(chosen, faces, looks)
+            self._by_look(chosen, faces, looks, frame_index)
         ids = []
         for number, face in enumerate(faces):
             track = chosen.get(number)
@@ -153,6 +154,9 @@ class FaceLinker:
             look = None if looks is None else looks[number]
             track.add(face, frame_index, look=look, is_crowded=crowded, keep=self.keep_faces)
             ids.append(track.track_id)
+        for track in self._open:
+            if track.last_frame == frame_index:
+                track.met.update(ids)
         return ids
 
     def take_closed(self) -> list[FaceTrack]:
@@ -198,7 +202,9 @@ class FaceLinker:
         rows, columns = linear_sum_assignment(cost)
         return {int(c): self._open[int(r)] for r, c in zip(rows, columns, strict=True) if cost[r, c] < _FORBIDDEN}
 
-    def _by_look(self, chosen: dict[int, _OpenTrack], faces: Sequence[Face], looks: FloatArray) -> None:
+    def _by_look(
+        self, chosen: dict[int, _OpenTrack], faces: Sequence[Face], looks: FloatArray, frame_index: int
+    ) -> None:
         """Assign the other faces to people seen before who look like them, if nobody else does."""
         free = [number for number in range(len(faces)) if number not in chosen]
         taken = {id(track) for track in chosen.values()}
@@ -212,14 +218,17 @@ class FaceLinker:
             own = similarity[row, column]
             if own < self.same_look:
                 continue
-            # Somebody else who looks the same makes it a guess, unless the others fit them even better.
-            rivals = [c for c in range(len(missing)) if c != column and c not in columns]
+            # Somebody else who looks the same makes it a guess. Those never seen together may be one person.
+            met = missing[int(column)].met
+            rivals = [c for c in range(len(missing)) if c not in columns and missing[c].track_id in met]
             if rivals and own - similarity[row, rivals].max() < _CLEAR_LEAD:
                 continue
             track = missing[int(column)]
             if track in self._known:
                 self._known.remove(track)
                 self._open.append(track)
+            # It came from nowhere: the way from its last place is no motion.
+            track.last, track.last_frame, track.speed = faces[free[int(row)]], frame_index, np.zeros(2, np.float32)
             chosen[free[int(row)]] = track
 
     def _cost(self, track: _OpenTrack, face: Face, frame_index: int, *, look: FloatArray | None) -> float:
