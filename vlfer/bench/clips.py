@@ -214,7 +214,7 @@ def _background(size: tuple[int, int], random: np.random.Generator) -> UInt8Arra
     coarse = (random.uniform(60, 190, (4, 6, 1)) + random.uniform(-30, 30, (4, 6, 3))).astype(np.float32)
     smooth = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)
     fine = cv2.resize(random.normal(0, 5, (90, 160)).astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
-    return np.clip(smooth + fine[..., None], 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(smooth + fine[..., None], 0, 255), dtype=np.uint8)
 
 
 def count_switches(
