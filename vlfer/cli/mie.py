@@ -43,7 +43,7 @@ def evaluate(
         Path, typer.Option(help="Flow samples, .npz: flow, dataset, subject, clip, label, classes.")
     ],
     protocol: Annotated[str, typer.Option(help="megc2019, casme2-5, samm-5, mmew-6, ...")] = "megc2019",
-    model: Annotated[str, typer.Option(help="vlfer, or a reference: svm, stst, rcn-a, off-apexnet, dssn.")] = "vlfer",
+    model: Annotated[str, typer.Option(help="vlfer, or a reference: svm, mdmo, bi-woof, stst, rcn-a, ...")] = "vlfer",
     out: Annotated[Path | None, typer.Option(help="Folder for the report; finished folds are kept in it.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings with so many seeds; the mean is reported.")] = 1,
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from vlfer.errors import DataError
 from vlfer.micro import canonical
 from vlfer.micro.canonical import Input, flow_input
+from vlfer.micro.handcrafted import describe
 from vlfer.micro.samples import FlowClassifier, FlowSamples, Learner
 from vlfer.models.mie_nets import NETWORKS
 from vlfer.training.mie_augment import NONE, Augmentation, augment, mirrored
@@ -38,7 +39,7 @@ def class_weights(label: IntArray, *, n_classes: int, weighting: Weighting) -> F
 
 @dataclass(frozen=True, slots=True)
 class SvmLearner:
-    """Support vector machine with an RBF kernel over flow averaged on a grid.
+    """Support vector machine over flow averaged on a grid, or over a handcrafted descriptor of it.
 
     Attributes:
         name: Name in reports.
@@ -46,6 +47,8 @@ class SvmLearner:
         grid: Positions a side after averaging; must divide 28.
         c: Penalty.
         gamma: Kernel width in units of 1 / (mean squared distance of the training samples).
+        descriptor: What the flow is described by, see `vlfer.micro.handcrafted`; "grid" averages it.
+        kernel: Of the machine; with "linear" features are scaled to unit spread on the training samples.
         mirror: Also train on mirrored samples, and average the decisions on both sides.
     """
 
@@ -55,6 +58,8 @@ class SvmLearner:
     c: float = 1.0
     gamma: float = 2.0
     mirror: bool = False
+    descriptor: Literal["grid", "mdmo", "bi-woof"] = "grid"
+    kernel: Literal["rbf", "linear"] = "rbf"
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -70,10 +75,15 @@ class SvmLearner:
             return
         x, other = self._features(samples.flow)
         x = np.concatenate([x, other]) if self.mirror else x
+        rest, spread = np.zeros_like(x[0]), np.ones_like(x[0])
+        if self.kernel == "linear":
+            rest, spread = x.mean(axis=0), x.std(axis=0) + np.float32(1e-6)
+        x = (x - rest) / spread
         y = np.concatenate([samples.label] * 2) if self.mirror else samples.label
         # Twice the total variance is the mean squared distance of two samples.
         machine = SVC(
             C=self.c,
+            kernel=self.kernel,
             gamma=self.gamma / (2 * float(x.var(axis=0).sum()) + 1e-12),
             class_weight="balanced",
             decision_function_shape="ovr",
@@ -82,7 +92,7 @@ class SvmLearner:
         def classify(images: UInt8Array) -> FloatArray:
             if not len(images):
                 return np.zeros((0, n_classes), np.float32)
-            one, two = self._features(images)
+            one, two = ((side - rest) / spread for side in self._features(images))
             decision = _per_class(machine.decision_function(one), len(present))
             if self.mirror:
                 decision = (decision + _per_class(machine.decision_function(two), len(present))) / 2
@@ -94,8 +104,11 @@ class SvmLearner:
 
     def _features(self, images: UInt8Array) -> tuple[FloatArray, FloatArray]:
         flow = flow_input(images, kind=self.input)
-        both = (canonical.coarse(side, grid=self.grid) for side in (flow, canonical.mirror(flow)))
-        one, two = (side.reshape(len(images), -1) for side in both)
+        sides = (flow, canonical.mirror(flow))
+        if self.descriptor != "grid":
+            one, two = (describe(side, kind=self.descriptor) for side in sides)
+        else:
+            one, two = (canonical.coarse(side, grid=self.grid).reshape(len(images), -1) for side in sides)
         return one, two
 
 

@@ -25,6 +25,9 @@ RECIPES: dict[str, Learner] = {
     for learner in (
         # The reference of the field: RBF on the published image, scikit-learn's own C.
         SvmLearner("svm", "published", grid=28, c=1.0, gamma=2.0),
+        # Descriptors of the time before networks, around the rest of each clip; linear machines, as published.
+        SvmLearner("mdmo", "canonical", descriptor="mdmo", kernel="linear", c=0.1),
+        SvmLearner("bi-woof", "canonical", descriptor="bi-woof", kernel="linear", c=0.1),
         # The published networks on the published images, without augmentation, as their authors train them; fewer
         # epochs at a higher rate than the authors' hundreds.
         NetLearner("stst", "stst", epochs=100, batch=64, rate=2e-3, decay=0.0),
