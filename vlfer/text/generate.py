@@ -25,6 +25,7 @@ from vlfer.text.answers import Answer, AnswerError, answer_schema, read_answer
 from vlfer.text.instructions import AGAIN, build_messages, instructions_sha256
 from vlfer.text.llm import ChatModel, Reply
 from vlfer.text.prompt_file import PromptFile
+from vlfer.text.rules import plain_words
 from vlfer.types import Embedding, LabelSet, fold_label
 
 _log = logging.getLogger(__name__)
@@ -224,6 +225,7 @@ def build_prompt_file(
             fix="a larger model, or --tries 6",
         )
     claimed = {fold_label(one.label) for one in outcomes}
+    said: set[str] = set()
     labels = []
     for one in outcomes:
         entry: dict[str, Any] = {"name": one.label}
@@ -231,7 +233,7 @@ def build_prompt_file(
         if known is not None and known.aliases:
             entry["aliases"] = [word for word in known.aliases if _claim(word, claimed)]
         if one.answer is not None:
-            entry |= _entry(one.answer, claimed)
+            entry |= _entry(one.answer, claimed, said)
         labels.append({key: value for key, value in entry.items() if value})
     missing = len(outcomes) - len(answered)
     checked = f"{len(answered)} of {len(outcomes)} labels answered and checked by vlfer; no human reviewed them"
@@ -250,15 +252,23 @@ def build_prompt_file(
     return PromptFile.model_validate(content)
 
 
-def _entry(answer: Answer, claimed: set[str]) -> dict[str, Any]:
+def _entry(answer: Answer, claimed: set[str], said: set[str]) -> dict[str, Any]:
+    """Return the keys of a label; a sentence that an earlier label has tells the two apart no more, and is dropped."""
     return {
         "definition": answer.definition,
         "synonyms": [word for word in answer.synonyms if _claim(word, claimed)],
         "action_units": answer.action_units,
-        "descriptors": list(answer.descriptors),
-        "dynamics": answer.dynamics,
+        "descriptors": [text for text in answer.descriptors if _is_new(text, said)],
+        "dynamics": [text for text in answer.dynamics if _is_new(text, said)],
         "negatives": answer.negatives,
     }
+
+
+def _is_new(sentence: str, said: set[str]) -> bool:
+    key = plain_words(sentence)
+    fresh = key not in said
+    said.add(key)
+    return fresh
 
 
 def _claim(word: str, claimed: set[str]) -> bool:
