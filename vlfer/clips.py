@@ -27,6 +27,7 @@ from vlfer.errors import ConfigError, NoFaceError
 from vlfer.faces.follow import FaceFollower, FindFaces, Follows
 from vlfer.faces.track import FaceLinker
 from vlfer.models.encoder import Encoder
+from vlfer.models.threads import sharing_cores
 from vlfer.reporting import Analysis, broken_off_report, interrupted_report
 from vlfer.segments import segment_track
 from vlfer.sightings import Journal
@@ -124,15 +125,16 @@ def analyse_clip(
         for sightings in journal.replay():
             collector.take(sightings, is_replay=True)
     try:
-        stream = run_stream(
-            clip.after(collector.last_s) if collector.n_frames and clip.after is not None else clip.chunks,
-            stage=tools.face_stage(),
-            encode=tools.encode,
-            collector=collector,
-            journal=journal,
-            on_frames=on_frames,
-            keep_interrupted=True,
-        )
+        with sharing_cores():
+            stream = run_stream(
+                clip.after(collector.last_s) if collector.n_frames and clip.after is not None else clip.chunks,
+                stage=tools.face_stage(),
+                encode=tools.encode,
+                collector=collector,
+                journal=journal,
+                on_frames=on_frames,
+                keep_interrupted=True,
+            )
     finally:
         if journal is not None:
             journal.close()
@@ -148,9 +150,10 @@ def watch_clip(
         VlferError: Whatever ends the stream before its first frame.
     """
     collector = EmbedCollector(linker=_linker(clip.frame_s))
-    return run_stream(
-        clip.chunks, stage=tools.face_stage(), encode=tools.encode, collector=collector, on_frames=on_frames
-    )
+    with sharing_cores():
+        return run_stream(
+            clip.chunks, stage=tools.face_stage(), encode=tools.encode, collector=collector, on_frames=on_frames
+        )
 
 
 def tell_clip(

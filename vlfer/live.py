@@ -14,6 +14,7 @@ from vlfer.errors import ConfigError
 from vlfer.faces.appearance import appearance
 from vlfer.faces.follow import FaceFollower
 from vlfer.faces.track import FaceLinker
+from vlfer.models.threads import sharing_cores
 from vlfer.scoring import decide
 from vlfer.types import Embedding, FloatArray, UInt8Array
 
@@ -78,7 +79,8 @@ class LiveWatcher:
         self._memory = {k: v for k, v in self._memory.items() if time_s - v[0] < _FORGET_S}
         if not faces:
             return []
-        encoded = tools.encode(np.stack([tools.crop(pixels, face) for face in faces]))
+        with sharing_cores():  # a thread reads the source meanwhile
+            encoded = tools.encode(np.stack([tools.crop(pixels, face) for face in faces]))
         vectors = [self._faded(i, v, time_s) for i, v in zip(ids, encoded.vectors, strict=True)]
         scores = tools.score(Embedding(np.stack(vectors), encoded.space))
         config, names = tools.config, scores.labels.names
