@@ -221,7 +221,7 @@ def order_samples(faces: VotedFaces, rows: IntArray, *, count: int, frames: int,
         faces: With the class "neutral".
         rows: What may be used.
         count: Pairs.
-        frames: Of a clip.
+        frames: Of the longest clip; the shortest has half as many.
         size: Side in pixels.
         seed: Of the draw.
     """
@@ -234,19 +234,20 @@ def order_samples(faces: VotedFaces, rows: IntArray, *, count: int, frames: int,
     crops = (
         face_samples(faces.images[used], faces.votes[used], faces.classes, size=size).pixels[:, 0].astype(np.float32)
     )
-    pixels = np.empty((2 * count, frames, size, size, 3), np.uint8)
-    for i in range(count):
+    pixels = np.zeros((2 * count, frames, size, size, 3), np.uint8)
+    lengths = rng.integers(max(2, frames // 2), frames + 1, count)
+    for i, length in enumerate(lengths.tolist()):
         middle, speed = rng.uniform(0.25, 0.75), rng.uniform(6, 18)
-        share = 1 / (1 + np.exp(-speed * (np.linspace(0, 1, frames) - middle)))
+        share = 1 / (1 + np.exp(-speed * (np.linspace(0, 1, length) - middle)))
         share = share[:, None, None, None].astype(np.float32)
         clip = crops[place[i]] * (1 - share) + crops[place[count + i]] * share
-        light = 1 + rng.normal(0, 0.03, (frames, 1, 1, 1)).astype(np.float32)
+        light = 1 + rng.normal(0, 0.03, (length, 1, 1, 1)).astype(np.float32)
         clip = np.clip(clip * light, 0, 255).round().astype(np.uint8)
-        pixels[2 * i], pixels[2 * i + 1] = clip, clip[::-1]
+        pixels[2 * i, :length], pixels[2 * i + 1, :length] = clip, clip[::-1]
     label = np.arange(2 * count) % 2
     names = tuple(f"{first[i // 2]}-{last[i // 2]}-{i % 2}-{i}-{seed}" for i in range(2 * count))
     return Samples(
-        pixels=pixels, lengths=np.full(2 * count, frames, np.int64), votes=np.eye(2, dtype=np.float32)[label],
+        pixels=pixels, lengths=lengths.repeat(2).astype(np.int64), votes=np.eye(2, dtype=np.float32)[label],
         classes=ORDER_LABELS, subjects=("",) * (2 * count), sources=names,
         sha256=hashlib.sha256(pixels.tobytes()).hexdigest(),
     )  # fmt: skip
