@@ -199,6 +199,18 @@ def test_log_holds_neither_words_nor_pictures(serving: TestClient, portrait: byt
         assert word not in caplog.text
 
 
+def test_what_nobody_foresaw_is_told_without_details(serving: TestClient, monkeypatch: Any, caplog: Any) -> None:
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise ZeroDivisionError("secret-of-the-server")
+
+    monkeypatch.setattr(serving.app.state.service.engine, "embed_texts", fail)
+    answer = serving.post("/v1/text", json={"sentences": ["furtive glee"]})
+    assert "secret" not in json.dumps(problem(answer, 500))
+    assert answer.headers["x-frame-options"] == "DENY"
+    assert "ZeroDivisionError" in caplog.text
+    assert "furtive" not in caplog.text
+
+
 def test_an_adapter_cannot_be_uploaded(serving: TestClient) -> None:
     for path in ("/v1/models", "/v1/adapters"):
         assert serving.post(path, files={"file": b"weights"}).status_code in (404, 405)

@@ -12,6 +12,7 @@ from vlfer.cli.exits import say
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from vlfer.pipeline import EmotionPipeline
     from vlfer.serve.settings import ServeSettings
 
 
@@ -60,10 +61,9 @@ def serve(
 
     say("Loading the model...")
     pipeline = load_pipeline(backbone, labels=labels, **({"device": device} if device else {}))
-    app: Any = build_api(lambda: pipeline, settings)
-    if ui:
-        app = _with_app(app, pipeline)
+    api = build_api(lambda: pipeline, settings)
     _log_requests()
+    app = _with_app(api, pipeline) if ui else api
     say(f"vlfer answers at http://{host}:{port}/ (Ctrl-C ends it); the API is described at /openapi.json")
     uvicorn.run(
         app, host=host, port=port, access_log=False, log_level="warning", server_header=False, timeout_keep_alive=15,
@@ -90,7 +90,7 @@ def _settings(keys_file: Path | None, **values: Any) -> ServeSettings:
         raise ConfigError(f"{mistakes}.", fix="vlfer serve --help") from error
 
 
-def _with_app(api: FastAPI, pipeline: Any) -> Any:
+def _with_app(api: FastAPI, pipeline: EmotionPipeline) -> Any:
     """Put the web app in front of the API, behind the same door."""
     try:
         import gradio

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -38,14 +39,13 @@ class Service:
         settings: Limits.
         metrics: What is counted.
         jobs: Videos in work.
-        scratch: Where video uploads lie until they are read.
     """
 
-    def __init__(self, settings: ServeSettings) -> None:
+    def __init__(self, settings: ServeSettings, *, jobs: JobStore | None = None) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self.jobs = JobStore(most=settings.max_jobs, ttl_s=settings.job_ttl_s)
-        self.scratch = Scratch()
+        self.jobs = jobs or JobStore(most=settings.max_jobs, ttl_s=settings.job_ttl_s)
+        self._scratch: Scratch | None = None
         self._engine: Engine | None = None
         self._failure: Exception | None = None
 
@@ -53,6 +53,13 @@ class Service:
     def is_ready(self) -> bool:
         """Whether questions are answered."""
         return self._engine is not None
+
+    @property
+    def scratch(self) -> Scratch:
+        """Where video uploads lie until they are read; the folder is made when it is first needed."""
+        if self._scratch is None:
+            self._scratch = Scratch()
+        return self._scratch
 
     @property
     def engine(self) -> Engine:
@@ -82,15 +89,24 @@ class Service:
         self.jobs.close()
         if self._engine is not None:
             self._engine.close()
-        self.scratch.close()
+        if self._scratch is not None:
+            self._scratch.close()
 
 
-def build_api(pipeline_factory: Callable[[], EmotionPipeline], settings: ServeSettings | None = None) -> FastAPI:
+def build_api(
+    pipeline_factory: Callable[[], EmotionPipeline],
+    settings: ServeSettings | None = None,
+    *,
+    jobs: JobStore | None = None,
+    loads_first: bool = False,
+) -> FastAPI:
     """Build the application.
 
     Args:
         pipeline_factory: Loads the pipeline; called once, in the background, when the application starts.
         settings: Limits and keys.
+        jobs: Where videos wait, instead of a store of its own.
+        loads_first: Whether no request is taken before everything is loaded.
 
     Returns:
         The application; ``app.state.service`` is its `Service`.
@@ -98,12 +114,14 @@ def build_api(pipeline_factory: Callable[[], EmotionPipeline], settings: ServeSe
     Raises:
         ConfigError: If it would be open to others without a key.
     """
-    service = Service(check_settings(settings or ServeSettings()))
+    service = Service(check_settings(settings or ServeSettings()), jobs=jobs)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         loading = threading.Thread(target=service.load, args=(pipeline_factory,), name="vlfer-load", daemon=True)
         loading.start()
+        if loads_first:
+            await asyncio.to_thread(loading.join)
         yield
         loading.join()
         service.close()

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from vlfer.serve.metrics import Metrics
 from vlfer.serve.problems import ServiceProblem, problem_of, respond
@@ -89,6 +90,13 @@ class Guard:
             if not status[0]:
                 problem = ServiceProblem(error.status_code, str(error.detail))
                 await respond(problem_of(problem), headers={"Connection": "close"})(scope, receive, sending)  # type: ignore[arg-type]
+        except ClientDisconnect:
+            _log.debug("a client left")
+        except Exception as error:  # answered here, so that this answer too carries the headers and is counted
+            # The traceback holds no values: a request's pictures and words stay out of the log.
+            _log.error("%s failed", _route_of(scope), exc_info=error)
+            if not status[0]:
+                await respond(problem_of(error))(scope, receive, sending)  # type: ignore[arg-type]
         finally:
             self._in_work -= 1
             self._metrics.in_work.set(self._in_work)
@@ -177,12 +185,17 @@ class Guard:
         return int(megabytes * 2**20) + 64 * 1024  # the frame of a multipart body
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "") or ("other" if scope["path"].startswith(_API) else "app")
+        route = _route_of(scope)
         code = str(status or 499)  # 499: the client left before the answer
         self._metrics.requests.labels(scope["method"] if status else "-", route, code).inc()
         self._metrics.seconds.labels(route).observe(seconds)
         if route != "app":
             _log.info("%s %s %s %.0f ms", scope["method"], route, code, 1000 * seconds)
+
+
+def _route_of(scope: Scope) -> str:
+    """Return the template of a route, which tells nothing about who asked what."""
+    return getattr(scope.get("route"), "path", "") or ("other" if scope["path"].startswith(_API) else "app")
 
 
 class _Body:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,8 +13,6 @@ from starlette.exceptions import HTTPException
 
 from vlfer import errors
 from vlfer.errors import VlferError
-
-_log = logging.getLogger("vlfer.serve")
 
 MEDIA_TYPE = "application/problem+json"
 _TITLES = {
@@ -95,21 +92,14 @@ def respond(problem: Problem, *, headers: Mapping[str, str] | None = None) -> JS
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of an application a problem."""
+    """Make every foreseen error of an application a problem; `vlfer.serve.guard` answers for the others."""
     app.add_exception_handler(VlferError, _on_foreseen)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_invalid)
-    app.add_exception_handler(Exception, _on_unforeseen)
 
 
 def _on_foreseen(request: Request, error: Exception) -> JSONResponse:
     return respond(problem_of(error), headers=getattr(error, "headers", None))
-
-
-def _on_unforeseen(request: Request, error: Exception) -> JSONResponse:
-    # The traceback holds no values: a request's pictures and words stay out of the log.
-    _log.error("%s %s failed", request.method, request.scope.get("path"), exc_info=error)
-    return respond(problem_of(error))
 
 
 def _on_http(request: Request, error: Exception) -> JSONResponse:

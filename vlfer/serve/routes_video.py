@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path as FilePath
 from typing import Annotated, Any
@@ -46,7 +47,7 @@ async def submit(
         return video_answer(analysis, engine, chosen).model_dump()
 
     try:
-        job = service.jobs.submit(path, work, owner=request.state.owner)
+        job = await in_thread(partial(service.jobs.submit, path, work, owner=request.state.owner))
     except ServiceProblem:
         path.unlink(missing_ok=True)
         raise
@@ -56,7 +57,7 @@ async def submit(
 @router.get("/{job_id}", responses=responses(404))
 async def state(request: Request, job_id: JobId) -> JobAnswer:
     """Tell how far a video is."""
-    return _job_answer(_find(request, job_id))
+    return _job_answer(await in_thread(partial(_find, request, job_id)))
 
 
 @router.get(
@@ -69,13 +70,14 @@ async def state(request: Request, job_id: JobId) -> JobAnswer:
 )  # fmt: skip
 async def events(request: Request, job_id: JobId) -> StreamingResponse:
     """Send progress as it comes, until the video is over."""
-    return StreamingResponse(_events(_find(request, job_id)), media_type="text/event-stream")
+    find = partial(in_thread, partial(_find, request, job_id))
+    return StreamingResponse(_events(await find(), find), media_type="text/event-stream")
 
 
 @router.get("/{job_id}/result", responses=responses(404, 409))
 async def result(request: Request, job_id: JobId) -> VideoAnswer:
     """Return the answer; 409 while there is none."""
-    job = _find(request, job_id)
+    job = await in_thread(partial(_find, request, job_id))
     if job.problem is not None:
         problem = job.problem
         raise ServiceProblem(problem.status, problem.what or problem.detail, why=problem.why, fix=problem.fix)
@@ -88,7 +90,7 @@ async def result(request: Request, job_id: JobId) -> VideoAnswer:
 async def cancel(request: Request, job_id: JobId) -> JobAnswer:
     """Stop a video, or forget its result."""
     service = service_of(request)
-    return _job_answer(service.jobs.cancel(job_id, owner=request.state.owner))
+    return _job_answer(await in_thread(partial(service.jobs.cancel, job_id, owner=request.state.owner)))
 
 
 def video_answer(analysis: Analysis, engine: Engine, labels: LabelSet) -> VideoAnswer:
@@ -125,7 +127,7 @@ def _job_answer(job: Job) -> JobAnswer:
     )  # fmt: skip
 
 
-async def _events(job: Job) -> AsyncIterator[str]:
+async def _events(job: Job, find: Callable[[], Awaitable[Job]]) -> AsyncIterator[str]:
     seen, spoken = -1, time.monotonic()
     while True:
         if job.version != seen:
@@ -138,3 +140,5 @@ async def _events(job: Job) -> AsyncIterator[str]:
             spoken = time.monotonic()
             yield ": still there\n\n"
         await asyncio.sleep(_EVERY_S)
+        with contextlib.suppress(ServiceProblem):  # forgotten in the meantime: what is known stands
+            job = await find()
