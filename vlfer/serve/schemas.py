@@ -224,7 +224,7 @@ class ModelAnswer(BaseModel):
     """The model that answers."""
 
     model_config = _example(
-        backbone="bundled", space="bundled/3f0c2a7b91de", dimension=384, image_px=64, temperature=0.07, licence="...",
+        backbone="bundled", space="bundled/3f0c2a7b91de", dimension=384, image_px=96, temperature=0.07, licence="...",
         has_micro=True, has_index=False, version="0.1.0",
     )  # fmt: skip
 
