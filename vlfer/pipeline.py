@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -22,8 +21,9 @@ from vlfer.faces.find import find_faces
 from vlfer.faces.follow import Follows
 from vlfer.models.adapter import with_adapter_labels
 from vlfer.models.encoder import Encoder, load_encoder
+from vlfer.photos import Photo, tell_photos
 from vlfer.provenance import build_provenance
-from vlfer.reporting import ONE_LABEL, Analysis, failed_report, image_predictions
+from vlfer.reporting import ONE_LABEL, Analysis, failed_report
 from vlfer.scoring import score
 from vlfer.sources import Clip, Source, open_source, source_name
 from vlfer.stream import EmbeddedStream
@@ -37,17 +37,6 @@ Hook = Callable[[str, int, int], None]
 """Told (step, done, total): step is "sources" or "frames"; total is 0 where it is not known."""
 OnError = Literal["record", "raise"]
 MOST_PENDING = 256
-
-
-@dataclass(slots=True)
-class _Row:
-    """An image on its way: its faces, or the report that says why it has none."""
-
-    source: str
-    faces: list[Face] = field(default_factory=list)
-    crops: list[UInt8Array] = field(default_factory=list)
-    note: str = ""
-    failure: Report | None = None
 
 
 class EmotionPipeline:
@@ -70,8 +59,7 @@ class EmotionPipeline:
         self.bank = bank
         self.detector = detector
         self.config = config
-        own = default_temperature(encoder, ensemble=config.ensemble)
-        fitted = own if config.temperature is None else config.temperature
+        fitted = config.temperature or default_temperature(encoder, ensemble=config.ensemble)
         self.temperature = temperature_for(fitted, len(labels), by=config.temperature_by)
         self.provenance = build_provenance(
             encoder, temperature=self.temperature, labels=labels, config=config.model_dump(mode="json")
@@ -133,7 +121,7 @@ class EmotionPipeline:
             VlferError: Only with ``on_error="raise"``.
             KeyboardInterrupt: After the analysis, as far as it came, of a video in which the user pressed Ctrl-C.
         """
-        pending: list[_Row] = []
+        pending: list[Photo] = []
         for number, source in enumerate(sources):
             opened = self._guard(source, partial(self._open, source), on_error=on_error)
             if isinstance(opened, Clip):
@@ -145,7 +133,7 @@ class EmotionPipeline:
                 if isinstance(clip, Analysis) and clip.was_interrupted:
                     raise KeyboardInterrupt
             else:
-                pending.append(_Row(opened.source, failure=opened) if isinstance(opened, Report) else opened)
+                pending.append(Photo(opened.source, failure=opened) if isinstance(opened, Report) else opened)
             if sum(len(row.crops) for row in pending) >= self.config.batch_size or len(pending) >= MOST_PENDING:
                 yield from self._finish(pending, on_error=on_error)
                 pending = []
@@ -162,7 +150,7 @@ class EmotionPipeline:
                 raise
             return failed_report(source_name(source), error, provenance=self.provenance)
 
-    def _open(self, source: Source) -> _Row | Clip:
+    def _open(self, source: Source) -> Photo | Clip:
         config = self.config
         opened = open_source(source, fps=config.fps, start_s=config.start_s, end_s=config.end_s)
         if isinstance(opened, Clip):
@@ -171,10 +159,7 @@ class EmotionPipeline:
         faces, note = self.find(pixels, effort="thorough")
         if not faces:
             raise NoFaceError("No face was found.", fix="--faces whole, if the image as a whole is one face.")
-        return _Row(source_name(source), faces, [self.crop(pixels, face) for face in faces], note)
-
-    def _score_crops(self, crops: list[UInt8Array]) -> Scores:
-        return self.score(self.encode(np.stack(crops)))
+        return Photo(source_name(source), faces, [self.crop(pixels, face) for face in faces], note)
 
     def find(self, pixels: UInt8Array, *, effort: Effort) -> tuple[list[Face], str]:
         """Return the faces of one image (H, W, 3), as configured, and a note on how they were found."""
@@ -192,26 +177,10 @@ class EmotionPipeline:
         """Compare N encoded faces with the labels."""
         return score(images, self.labels, self.bank, temperature=self.temperature, **self._scoring)
 
-    def _finish(self, rows: list[_Row], *, on_error: OnError) -> Iterator[Analysis]:
-        """Encode and score the faces of all rows at once and yield their reports."""
-        crops = [crop for row in rows for crop in row.crops]
-        scores = self._guard("batch", partial(self._score_crops, crops), on_error=on_error) if crops else None
-        if isinstance(scores, Report) and len(rows) > 1:  # one row may have spoilt the batch for all
-            for row in rows:
-                yield from self._finish([row], on_error=on_error)
-            return
-        first = 0
-        for row in rows:
-            if row.failure is not None:
-                yield Analysis(row.failure)
-            elif isinstance(scores, Report):
-                yield Analysis(replace(scores, source=row.source))
-            elif scores is not None:
-                chosen = slice(first, first + len(row.faces))
-                own = replace(scores, similarity=scores.similarity[chosen], probability=scores.probability[chosen])
-                predictions = image_predictions(row.faces, own, note=self._note(row.note), **self._deciding)
-                yield Analysis(Report(row.source, "ok", predictions, provenance=self.provenance))
-            first += len(row.crops)
+    def _finish(self, rows: list[Photo], *, on_error: OnError) -> Iterator[Analysis]:
+        told: Any = {"provenance": self.provenance, "note": self._note, "deciding": self._deciding}
+        guard = partial(self._guard, "batch", on_error=on_error)
+        return tell_photos(rows, score=lambda crops: self.score(self.encode(np.stack(crops))), guard=guard, **told)
 
     def _note(self, *notes: str) -> str:
         return "; ".join(note for note in (*notes, ONE_LABEL if len(self.labels) == 1 else "") if note)

@@ -34,6 +34,7 @@ def test_stdout_is_data_and_stderr_the_rest(predict, images):
     assert set(rows[0]) == {"source", "status", "predictions", "error_type", "message", "provenance"}
     assert set(rows[0]["predictions"][0]) == {
         "start_s", "end_s", "track_id", "label", "probability", "top", "reason", "box", "note", "similarity",
+        "explanation",
     }  # fmt: skip
 
 
