@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +35,8 @@ def serve(
     rate: Annotated[int, typer.Option(help="POST requests a minute and client; 0 for no limit.")] = 600,
     max_batch: Annotated[int, typer.Option(min=1, help="Faces through the tower at once; 1 joins no requests.")] = 32,
     decoders: Annotated[int, typer.Option(min=1, help="Processes that decode and find faces.")] = 2,
+    replicas: Annotated[int, typer.Option(min=1, help="More than one: on Ray Serve, the API alone.")] = 1,
+    address: Annotated[str | None, typer.Option(help="Of a running Ray cluster, for --replicas.")] = None,
     ui: Annotated[bool, typer.Option("--ui/--no-ui", help="Also serve the web app.")] = True,
 ) -> None:
     """Serve the HTTP API and the web app.
@@ -59,8 +62,15 @@ def serve(
         ) from error
     from vlfer.pipeline import load_pipeline
 
+    load = functools.partial(load_pipeline, backbone, labels=labels, **({"device": device} if device else {}))
+    if replicas > 1:
+        from vlfer.serve.replicas import serve_replicas
+
+        say(f"Starting {replicas} replicas at http://{host}:{port}/ (Ctrl-C ends them)")
+        serve_replicas(load, settings, replicas=replicas, address=address)
+        return
     say("Loading the model...")
-    pipeline = load_pipeline(backbone, labels=labels, **({"device": device} if device else {}))
+    pipeline = load()
     api = build_api(lambda: pipeline, settings)
     _log_requests()
     app = _with_app(api, pipeline) if ui else api
