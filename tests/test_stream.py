@@ -1,11 +1,10 @@
 import numpy as np
 import pytest
 
-from vlfer.errors import VideoReadError
 from vlfer.collect import MOST_KEPT_THUMBS, MOST_THUMBNAILS
+from vlfer.errors import VideoReadError
 from vlfer.stream import embed_stream
 from vlfer.types import Embedding, Face, Frames
-
 
 STILL = 8  # frames of one grey; that of the next is no cut
 

@@ -122,7 +122,7 @@ def _load(payload: bytes, request: dict[str, Any]) -> UInt8Array:
 
     if sniff(payload[:1024]) == "video":
         raise DataError("The upload is a video.", why="An image is expected here.", fix="POST /v1/video")
-    pixels = load_image(payload, max_pixels=request["max_pixels"]).pixels[0]
+    pixels: UInt8Array = load_image(payload, max_pixels=request["max_pixels"]).pixels[0]
     if min(pixels.shape[:2]) < _SMALLEST_SIDE:
         raise DataError(f"The image is {pixels.shape[1]} x {pixels.shape[0]} pixels.", why="That is too small.")
     return pixels

@@ -85,18 +85,18 @@ class Guard:
         except ServiceProblem as problem:
             if not status[0]:
                 response = respond(problem_of(problem), headers={**problem.headers, "Connection": "close"})
-                await response(scope, receive, sending)  # type: ignore[arg-type]
+                await response(scope, receive, sending)
         except HTTPException as error:  # the body was too large or too slow, where nobody else could say so
             if not status[0]:
-                problem = ServiceProblem(error.status_code, str(error.detail))
-                await respond(problem_of(problem), headers={"Connection": "close"})(scope, receive, sending)  # type: ignore[arg-type]
+                refused = ServiceProblem(error.status_code, str(error.detail))
+                await respond(problem_of(refused), headers={"Connection": "close"})(scope, receive, sending)
         except ClientDisconnect:
             _log.debug("a client left")
         except Exception as error:  # answered here, so that this answer too carries the headers and is counted
             # The traceback holds no values: a request's pictures and words stay out of the log.
             _log.error("%s failed", _route_of(scope), exc_info=error)
             if not status[0]:
-                await respond(problem_of(error))(scope, receive, sending)  # type: ignore[arg-type]
+                await respond(problem_of(error))(scope, receive, sending)
         finally:
             self._in_work -= 1
             self._metrics.in_work.set(self._in_work)

@@ -14,7 +14,7 @@ from gradio.data_classes import FileData
 def photo_input(**settings: Any) -> gr.Image:
     """Return a field for a picture from a file, the clipboard or the camera, given to handlers as a path."""
     field = gr.Image(type="filepath", **settings)
-    field.preprocess = _path_of
+    field.preprocess = _path_of  # type: ignore[method-assign]
     return field
 
 
