@@ -120,7 +120,10 @@ class Page:
         )
         if not self.js(find, name):
             self.click(".overflow-menu button")
-            find = "return [...document.querySelectorAll('.overflow-dropdown button')].find(b => b.innerText.trim() === arguments[0])"
+            find = (
+                "return [...document.querySelectorAll('.overflow-dropdown button')]"
+                ".find(b => b.innerText.trim() === arguments[0])"
+            )
         self.wait(lambda: self.js(find, name), what=f"tab {name}")
         self.js("arguments[0].click()", self.js(find, name))
 

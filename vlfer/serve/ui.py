@@ -14,6 +14,7 @@ import gradio as gr
 from vlfer.errors import EnvironmentProblem
 from vlfer.pipeline import EmotionPipeline
 from vlfer.serve.theme import appearance, asset
+from vlfer.serve.ui_api import add_api
 from vlfer.serve.ui_compare import compare_tab
 from vlfer.serve.ui_engine import Engine, Limits
 from vlfer.serve.ui_micro import micro_tab
@@ -47,6 +48,7 @@ def build_ui(pipeline: EmotionPipeline, *, limits: Limits | None = None) -> gr.B
             for name, build in TABS.items():
                 with gr.Tab(name, id=name.lower()):
                     build(engine)
+        add_api(engine)
         gr.HTML(asset("footer.html"), apply_default_css=False, elem_id="vl-footer")
     blocks.queue(default_concurrency_limit=2, max_size=64)
     return cast(gr.Blocks, blocks)

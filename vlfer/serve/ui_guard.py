@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from vlfer.errors import VlferError
 from vlfer.serve.ui_html import problem
 
 _log = logging.getLogger(__name__)
+_PATH = re.compile(r"(?:/[^/'\"\s]+){2,}")
 
 
 def unforeseen(error: BaseException) -> VlferError:
@@ -24,10 +26,19 @@ def unforeseen(error: BaseException) -> VlferError:
 
 def explain(error: Exception) -> str:
     """Return the card of an error; log it where it was not foreseen."""
+    return problem(_told(error))
+
+
+def spoken(error: Exception) -> str:
+    """Return an error as plain text; log it where it was not foreseen."""
+    return _told(error).message
+
+
+def _told(error: Exception) -> VlferError:
     if isinstance(error, VlferError):
-        return problem(_without_paths(error))
+        return _without_paths(error)
     _log.error("A handler of the app failed.", exc_info=error)
-    return problem(unforeseen(error))
+    return unforeseen(error)
 
 
 def guarded(*, failed: Callable[[str], Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -52,10 +63,8 @@ def guarded(*, failed: Callable[[str], Any]) -> Callable[[Callable[..., Any]], C
 
 def _without_paths(error: VlferError) -> VlferError:
     """Shorten the server's own paths in a message to the name of the file."""
-    import os
-    import re
 
     def short(text: str) -> str:
-        return re.sub(r"(?:/[^/'\"\s]+){2,}/([^/'\"\s]+)", lambda match: os.path.basename(match.group(0)), text)
+        return _PATH.sub(lambda match: match.group(0).rsplit("/", 1)[-1], text)
 
     return VlferError(short(error.what), why=short(error.why), fix=short(error.fix))
