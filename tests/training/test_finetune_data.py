@@ -20,6 +20,7 @@ from vlfer.training.finetune_data import (
     draw_weights,
     inner_split,
     relabelled,
+    shrunk,
 )
 
 
@@ -133,3 +134,14 @@ def test_augmentation_is_the_same_for_all_frames_of_a_clip() -> None:
     assert torch.equal(augment_clips(clips, strength=0.0, generator=torch.Generator()), clips)
     again = augment_clips(clips, strength=1.0, generator=torch.Generator().manual_seed(1))
     assert torch.equal(out, again)
+
+
+def test_shrinking_loses_detail_and_keeps_the_rest() -> None:
+    samples = made([0, 1])
+    small = shrunk(samples, side=4)
+    assert small.pixels.shape == samples.pixels.shape
+    assert np.abs(small.pixels.mean(axis=(1, 2, 3)) - samples.pixels.mean(axis=(1, 2, 3))).max() < 12
+    rough = [np.abs(np.diff(s.pixels.astype(float), axis=2)).max() for s in (samples, small)]
+    assert rough[1] < rough[0]
+    assert small.sha256 != samples.sha256
+    assert small.sources == samples.sources

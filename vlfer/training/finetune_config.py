@@ -38,6 +38,8 @@ class DataSection(_Section):
         faces: How faces are found: "whole" where media are face crops already.
         margin: Extra around a face, as a share of its side.
         frames: Frames of a clip.
+        shrink_px: Crops are first reduced to this side and enlarged again, training and test alike, as a far or poor
+            camera shows faces; None leaves them.
     """
 
     root: Path | None = None
@@ -53,6 +55,7 @@ class DataSection(_Section):
     faces: Literal["detect", "whole", "auto"] = "auto"
     margin: float = Field(0.0, gt=-0.5, le=2.0)
     frames: int = Field(16, ge=1, le=256)
+    shrink_px: int | None = Field(None, ge=4, le=512)
 
     @model_validator(mode="after")
     def _one_source(self) -> DataSection:
@@ -182,6 +185,7 @@ class FinetuneConfig(_Section):
 
     Attributes:
         name: Of the adapter.
+        note: What people should know of it; goes into the card.
         input: "images", "videos", or "flow": onset-to-apex motion.
         backbone: What is adapted; for flow, whose text tower is spoken.
         adapter: Flow only: the flow encoder to start from.
@@ -192,6 +196,7 @@ class FinetuneConfig(_Section):
     """
 
     name: str = Field("adapter", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    note: str = ""
     input: Literal["images", "videos", "flow"] = "images"
     backbone: str = "bundled"
     adapter: str | None = None

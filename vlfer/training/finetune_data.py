@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import cv2
 import numpy as np
 
 from vlfer.errors import DataError, PromptError
@@ -223,6 +224,15 @@ def at_most(samples: Samples, *, per_class: int | None, seed: int) -> IntArray:
     rng = np.random.default_rng(np.random.SeedSequence([seed, 4]))
     rows = [rng.permutation(np.flatnonzero(samples.majority == c))[:per_class] for c in range(len(samples.classes))]
     return np.sort(np.concatenate(rows))
+
+
+def shrunk(samples: Samples, *, side: int) -> Samples:
+    """Return samples whose crops were reduced to ``side`` px and enlarged again: faces of a far or poor camera."""
+    pixels = np.empty(samples.pixels.shape, np.uint8)
+    for place in np.ndindex(pixels.shape[:2]):
+        small = cv2.resize(samples.pixels[place], (side, side), interpolation=cv2.INTER_AREA)
+        pixels[place] = cv2.resize(small, pixels.shape[2:4], interpolation=cv2.INTER_CUBIC)
+    return replace(samples, pixels=pixels, sha256=hashlib.sha256(f"{samples.sha256} {side} px".encode()).hexdigest())
 
 
 def draw_weights(majority: IntArray, *, classes: int, balance: float) -> FloatArray:

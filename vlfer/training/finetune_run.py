@@ -25,6 +25,7 @@ from vlfer.training.finetune_data import (
     check_leakage,
     inner_split,
     relabelled,
+    shrunk,
 )
 from vlfer.training.finetune_result import describe, encode_samples, save_adapter
 from vlfer.training.finetune_task import FaceTask, Parts
@@ -71,6 +72,9 @@ def prepare_samples(
         train = train.take(at_most(train, per_class=config.data.per_class, seed=config.seed))
         check_classes(train)
     test = None if test is None else relabelled(test, labels)
+    side = config.data.shrink_px
+    if side is not None:
+        train, test = shrunk(train, side=side), None if test is None else shrunk(test, side=side)
     rows, held, apart = inner_split(train, share=config.data.validation, by=config.data.validate_by, seed=config.seed)
     return labels, train.take(rows), train.take(held), test, apart
 
