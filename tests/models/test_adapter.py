@@ -248,3 +248,12 @@ def test_the_bundled_tower_takes_lora_on_its_convolutions(tmp_path: Path) -> Non
     after = served.encode_images(pixels).vectors
     assert np.abs(after - plain.encode_images(pixels).vectors).max() > 1e-3
     assert np.abs(after - unmerged.encode_images(pixels).vectors).max() < 1e-5
+
+
+@pytest.mark.parametrize("name", ["onset-offset", "small-faces"])
+def test_shipped_adapters_fit_the_bundled_backbone(name: str) -> None:
+    served = load_encoder(device="cpu", adapter=name)
+    assert served.adapter is not None
+    assert served.adapter.labels_file is not None
+    assert (served.temporal is not None) == (name == "onset-offset")
+    assert served.encode_images(faces(2)).space == served.space
