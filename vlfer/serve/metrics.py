@@ -18,15 +18,24 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         own = self.registry
-        self.requests = Counter("vlfer_requests_total", "Requests answered.", ["method", "route", "status"], registry=own)
-        self.seconds = Histogram("vlfer_request_seconds", "Time to the answer.", ["route"], buckets=_SECONDS, registry=own)
+        self.requests = Counter(
+            "vlfer_requests_total", "Requests answered.", ["method", "route", "status"], registry=own
+        )
+        self.seconds = Histogram(
+            "vlfer_request_seconds", "Time to the answer.", ["route"], buckets=_SECONDS, registry=own
+        )
         self.in_work = Gauge("vlfer_requests_in_work", "Requests being answered.", registry=own)
         self.faces = Counter("vlfer_faces_total", "Faces encoded.", registry=own)
         self.batch = Histogram(
-            "vlfer_batch_faces", "Faces that went through the tower at once.", buckets=(1, 2, 4, 8, 16, 32, 64), registry=own
+            "vlfer_batch_faces",
+            "Faces that went through the tower at once.",
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+            registry=own,
         )
         self.jobs = Gauge("vlfer_jobs", "Videos by state.", ["state"], registry=own)
-        self.decoders_lost = Counter("vlfer_decoders_lost_total", "Decoding processes that were ended or died.", registry=own)
+        self.decoders_lost = Counter(
+            "vlfer_decoders_lost_total", "Decoding processes that were ended or died.", registry=own
+        )
         memory = Gauge("vlfer_resident_bytes", "Memory of the serving process.", registry=own)
         memory.set_function(resident_bytes)
 
