@@ -1,7 +1,8 @@
 """Videos as a stream of RGB frames with exact times.
 
-decord (the decord2 package) decodes; PyAV reads the header and takes over where decord cannot: edit lists, transport
-streams, some narrow pictures, damaged files.
+decord (the decord2 package) decodes short clips; PyAV reads the header, all longer videos, and what decord cannot: edit
+lists, transport streams, some narrow pictures, damaged files. decord decodes ahead of a slow caller without a limit, so
+that a long video would fill the memory.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 _MAX_CHUNK_BYTES = 64 * 2**20
+_MOST_DECORD_BYTES = 256 * 2**20
 _SAME_TIME_S = 1e-4
 _IMPORTING = threading.Lock()
 
@@ -187,6 +189,9 @@ def _stream(request: _Request, chunk: int) -> Iterator[Frames]:
     source = request.info.source
     delivered, last_s = 0, -float("inf") if request.after_s is None else request.after_s
     try:
+        frame_bytes = 3 * request.info.width * request.info.height
+        if not 0 < request.info.frame_count * frame_bytes <= _MOST_DECORD_BYTES:
+            raise _DecordError("it is too long to be decoded ahead")
         for frames in _read_decord(request, chunk):
             delivered += len(frames)
             last_s = float(frames.times_s[-1])
@@ -297,6 +302,7 @@ def _frames_from(request: _Request, after_s: float) -> Iterator[tuple[float, Any
     for seek in (True, False) if start_s > request.info.start_s + 1 else (False,):
         with _open(path) as container:
             stream = _video_stream(container, path)
+            stream.thread_type = "AUTO"
             origin_s = (container.start_time or 0) / av.time_base
             if seek and not _seek(container, start_s + origin_s):
                 continue
