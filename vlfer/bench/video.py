@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 
 from vlfer.bench.clips import MadeClip, count_switches, make_clip
 from vlfer.bench.measurement import Measurement, PeakMemory
-from vlfer.clips import analyse_clip
 from vlfer.live import LiveWatcher
 from vlfer.pipeline import EmotionPipeline
 from vlfer.reporting import Analysis
-from vlfer.sources import Clip
-from vlfer.types import FloatArray, Frames
+from vlfer.types import FloatArray
 from vlfer.video.live import open_live
-from vlfer.video.read import probe_video, read_video
+from vlfer.video.read import read_video
 
 STEPS = ("decode", "detect", "align", "encode", "score")
 _WARM_UP = 20
@@ -39,6 +39,9 @@ def bench_speed(
         bar_fps: What the speed is held against.
         with_share: Whether to compare with decoding alone.
     """
+    opening = next(iter(read_video(clip, chunk=_LOOP_CHUNK)))
+    for _ in pipeline.analyse([opening], on_error="raise"):  # the models warm up
+        pass
     decode_s, count = _decode_alone(clip)
     begun = time.perf_counter()
     (analysis,) = pipeline.analyse([clip], on_error="raise")
@@ -90,21 +93,23 @@ def by_frame(analysis: Analysis) -> tuple[list[float], list[FloatArray], list[li
 def bench_memory(pipeline: EmotionPipeline, clip: Path, *, long_s: float, short_s: float = 60.0) -> list[Measurement]:
     """Compare the peak memory of the process over a long video with that over a short one.
 
-    The video is the clip over and over, decoded each time; every frame is analysed. The peaks are of all memory that
-    belongs to the process, models included, as the system counts it.
+    Both are the clip over and over in one file. The peaks are of all memory that belongs to the process, models
+    included, as the system counts it.
 
     Args:
         pipeline: Set to look at as many frames as wanted.
-        clip: A video of a few seconds.
+        clip: A video of a few seconds; the files are written beside it.
         long_s: Length of the long video.
         short_s: Length of the short one.
     """
     peaks = []
     for length_s in (short_s, long_s):
+        path = lengthen(clip, clip.with_name(f"{clip.stem}-{length_s:g}{clip.suffix}"), seconds=length_s)
         gc.collect()
         memory = PeakMemory()
         with memory:
-            analyse_repeated(pipeline, clip, seconds=length_s)
+            for _ in pipeline.analyse([path], on_error="raise"):
+                pass
         if memory.grown_mb is None:
             return [Measurement("peak memory, long against short video", None, "%", bar=5.0)]
         peaks.append(memory.peak_mb)
@@ -116,23 +121,21 @@ def bench_memory(pipeline: EmotionPipeline, clip: Path, *, long_s: float, short_
     ]
 
 
-def analyse_repeated(pipeline: EmotionPipeline, clip: Path, *, seconds: float) -> Analysis:
-    """Analyse a clip over and over as one video of a given length."""
-    info = probe_video(clip)
-    stride = max(1, round(info.fps / pipeline.config.fps))
-
-    def chunks() -> Iterator[Frames]:
-        first_s = 0.0
-        while first_s < seconds:
-            for frames in read_video(clip, chunk=_LOOP_CHUNK, stride=stride):
-                times_s = frames.times_s + first_s
-                wanted = times_s < seconds
-                if wanted.any():
-                    yield Frames(frames.pixels[wanted], times_s[wanted], frames.source)
-            first_s += info.duration_s or info.frame_count / info.fps
-
-    opened = Clip("repeated", chunks(), stride / info.fps, round(seconds * info.fps / stride))
-    return analyse_clip(opened, pipeline.clip_tools(), provenance={}, note=lambda *notes: "; ".join(notes))
+def lengthen(clip: Path, path: Path, *, seconds: float) -> Path:
+    """Write a video that is a clip over and over, without encoding it again; return its path."""
+    with av.open(str(clip)) as source, av.open(str(path), "w") as output:
+        stream: Any = source.streams.video[0]
+        target = output.add_stream_from_template(stream)
+        parts = [(p.pts, p.dts, p.duration, p.is_keyframe, bytes(p)) for p in source.demux(stream) if p.size]
+        shift = 0
+        while shift * stream.time_base < seconds:
+            for pts, dts, duration, is_keyframe, data in parts:
+                packet: Any = av.Packet(data)
+                packet.pts, packet.dts, packet.duration = pts + shift, dts + shift, duration
+                packet.time_base, packet.is_keyframe, packet.stream = stream.time_base, is_keyframe, target
+                output.mux(packet)
+            shift += stream.duration
+    return path
 
 
 def bench_latency(pipeline: EmotionPipeline, clip: Path, *, seconds: float = 10.0) -> list[Measurement]:

@@ -48,7 +48,6 @@ def bench_video(
         clips = bench.build_clips(Path(name), seconds=seconds, parts=wanted, memory_fps=memory_fps, tell=say)
         if "speed" in wanted:
             say("Speed")
-            bench.analyse_repeated(pipeline, clips["one"].path, seconds=1.0)
             one = bench.bench_speed(pipeline, clips["one"].path, name="one face", bar_fps=45.0, with_share=True)
             five = bench.bench_speed(pipeline, clips["five"].path, name="five faces", bar_fps=20.0, with_share=False)
             found += one + five
