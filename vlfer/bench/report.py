@@ -20,8 +20,8 @@ from vlfer.text.bank import Ensemble, TextBank
 
 Say = Callable[[str], None]
 PEER_NOTE = (
-    "Peers know seven classes, so contempt is always an error of theirs. They were trained on FER2013, whose training "
-    "part these held-out faces come from: on this set they are scored on faces that they learned from."
+    "Peers know seven classes, so contempt is always an error of theirs. Most small networks are trained on FER2013, "
+    "whose training part these held-out faces come from: here peers may be scored on faces that they learned from."
 )
 
 
