@@ -78,6 +78,23 @@ def test_predictions_are_those_of_predict(evaluate, run, crops, tiny_backbone_na
     assert [line["prediction"] for line in lines] == [one["predictions"][0]["top"][0][0] for one in said]
 
 
+@pytest.mark.parametrize("ensemble", ["name", "all"])
+def test_probabilities_are_those_of_predict_with_the_bundled_backbone(run, crops, tmp_path, ensemble):
+    """Each family of sentences has a temperature of its own in the card; both commands must divide by it."""
+    common = ("--labels", "ferplus8", "--faces", "whole", "--device", "cpu")
+    given = ("--manifest", crops / "manifest.csv", "--cache", tmp_path / "cache", "--out", tmp_path / "r")
+    assert run("eval", "manifest", *given, *common, "--ensemble", ensemble).exit_code == 0
+    lines = list(csv.DictReader((tmp_path / "r" / "predictions.csv").open()))
+    images = [crops / f"{i}.png" for i in range(12)]
+    (tmp_path / "c.yaml").write_text(f"ensemble: {ensemble}\ntop: 8\n")
+    said = json.loads(run("predict", *images, *common, "--config", tmp_path / "c.yaml", "--format", "json").stdout)
+    for line, one in zip(lines, said, strict=True):
+        told = dict(one["predictions"][0]["top"])
+        assert [float(line[f"p_{name}"]) for name in FERPLUS] == pytest.approx([told[n] for n in FERPLUS], abs=2e-4)
+    report = json.loads((tmp_path / "r" / "report.json").read_text())
+    assert report["provenance"]["temperature"] == said[0]["provenance"]["temperature"]
+
+
 def test_missing_files_are_counted_and_end_with_one(evaluate, crops):
     (crops / "3.png").unlink()
     given = ("manifest", "--manifest", crops / "manifest.csv", "--labels", "ferplus8", "--faces", "whole")

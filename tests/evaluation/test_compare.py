@@ -32,7 +32,7 @@ def wording(encoder, fake, colours, *, name, classes=CLASSES):
     pixels = np.stack([np.full((2, 2, 3), fake.colour(c), np.uint8) for c in colours])
     vectors = type(encoder)(classes).encode_images(pixels).vectors
     words = Words(Embedding(vectors, encoder.space), np.arange(len(classes)), np.ones(len(classes), np.float32))
-    return Wording(name, "name", labels, words)
+    return Wording(name, "name", labels, words, 0.1)
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def compare(fake, make_encoder, tmp_path):
         wordings = [wording(encoder, fake, c, name=name) for name, c in colours.items()]
         return compare_wordings(
             manifest, encoded.places if places is None else places(encoded.places), store=store, space=encoder.space,
-            wordings=wordings, priors=priors, temperature=0.1, divisions=divisions, division=how, by=by,
+            wordings=wordings, priors=priors, divisions=divisions, division=how, by=by,
         )  # fmt: skip
 
     return go
@@ -96,8 +96,8 @@ def test_prior_strength_changes_predictions_by_the_estimated_mean(fake, make_enc
     manifest = Manifest(rows)
     divisions, how = divide(manifest, contents=[str(i) for i in range(40)])
     result = compare_wordings(
-        manifest, places, store=store, space="s", wordings=[Wording("two", "name", labels, words)],
-        priors=(0.0, 1.0), temperature=0.5, divisions=divisions, division=how,
+        manifest, places, store=store, space="s", wordings=[Wording("two", "name", labels, words, 0.5)],
+        priors=(0.0, 1.0), divisions=divisions, division=how,
     )  # fmt: skip
     by_prior = {c.prior: c.uar for c in result.ranking}
     assert by_prior == {0.0: 0.5, 1.0: 1.0}

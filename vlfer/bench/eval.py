@@ -13,6 +13,7 @@ import numpy as np
 
 from vlfer.batch.local import LocalEngine
 from vlfer.bench.measurement import Measurement, PeakMemory
+from vlfer.calibration import default_temperature
 from vlfer.evaluation.embed import EmbeddingStore, group_id
 from vlfer.evaluation.encode import Engine, encode_rows
 from vlfer.evaluation.manifest import Manifest, Row
@@ -51,7 +52,7 @@ def bench_scoring(encoder: Encoder, *, sizes: Sequence[int], folder: Path) -> li
         with ProcessPoolExecutor(1, context) as pool:
             seconds, grown_mb = pool.submit(
                 score_made_up, size, folder / str(size), space=encoder.space, dimension=encoder.dimension,
-                labels=labels, words=words, temperature=encoder.temperature,
+                labels=labels, words=words, temperature=default_temperature(encoder, ensemble="all"),
             ).result()  # fmt: skip
         bar = 5.0 if size == 10_000 else None
         name = f"score {size} stored clips of {FRAMES} frames"

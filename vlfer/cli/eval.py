@@ -60,7 +60,7 @@ def evaluate(
     pooling: Annotated[
         Literal["embeddings", "logits"] | None, typer.Option(help="How sentences are averaged. [embeddings]")
     ] = None,
-    temperature: Annotated[float | None, typer.Option(help="[that of the backbone]")] = None,
+    temperature: Annotated[float | None, typer.Option(help="[that of backbone and ensemble]")] = None,
     reproduce: Annotated[
         str | None, typer.Option(help="Measure as published: exp-clip, dfer-clip, clip-benchmark.")
     ] = None,
@@ -201,6 +201,7 @@ def _measure(config: EvalConfig, *, cache: Path | None) -> tuple[Evaluation, dic
     preset = find_preset(config.reproduce) if config.reproduce else None
     sentences = preset.sentences_of(labels) if preset else None
 
+    from vlfer.calibration import default_temperature
     from vlfer.config import cache_dir
     from vlfer.evaluation.report import report_dict
     from vlfer.evaluation.run import describe_rows, embed_words
@@ -217,7 +218,7 @@ def _measure(config: EvalConfig, *, cache: Path | None) -> tuple[Evaluation, dic
         raw_pixels=preset is not None and preset.raw_pixels,
     )  # fmt: skip
     encoder: Any = build()
-    temperature = encoder.temperature if config.temperature is None else config.temperature
+    temperature = config.temperature or default_temperature(encoder, ensemble=config.ensemble)
     recipe = config.recipe(encoder.spec.image_size)
     make = functools.partial(build_detector, config.detector, model_file=config.detector_file)
     with open_store(cache) as store, show_progress() as progress:

@@ -80,6 +80,7 @@ def _measure(config: EvalConfig, *, most: int, cache: Path | None) -> tuple[Open
     check_media(rows)
     label_set = resolve_label_spec(str(config.labels))
 
+    from vlfer.calibration import default_temperature
     from vlfer.cli.eval import choose_engine, load_tower, open_store, show_progress
     from vlfer.config import cache_dir
     from vlfer.evaluation.open_words import evaluate_open
@@ -89,14 +90,15 @@ def _measure(config: EvalConfig, *, most: int, cache: Path | None) -> tuple[Open
     from vlfer.text.bank import TextBank
 
     encoder = load_tower(config.backbone, adapter=config.adapter, device=config.device, raw_pixels=False)
+    temperature = default_temperature(encoder, ensemble=config.ensemble)
     recipe = config.recipe(encoder.spec.image_size)
     make = functools.partial(build_detector, config.detector) if recipe.needs_detector else None
     with open_store(cache) as store, show_progress() as progress:
         words = embed_words(label_set, bank=TextBank(encoder, cache_dir=cache_dir()), ensemble=config.ensemble)
         evaluation = evaluate_open(
             rows, labels=label_set, words=words, encoder=encoder, recipe=recipe, store=store, config=config,
-            temperature=encoder.temperature, most=most, build_detector=make, engine=choose_engine(config),
+            temperature=temperature, most=most, build_detector=make, engine=choose_engine(config),
             progress=progress,
         )  # fmt: skip
     settings = {**config.model_dump(mode="json"), "most": most}
-    return evaluation, build_provenance(encoder, temperature=encoder.temperature, labels=label_set, config=settings)
+    return evaluation, build_provenance(encoder, temperature=temperature, labels=label_set, config=settings)

@@ -58,7 +58,7 @@ def compare(
     pooling: Annotated[
         Literal["embeddings", "logits"] | None, typer.Option(help="How sentences are averaged. [embeddings]")
     ] = None,
-    temperature: Annotated[float | None, typer.Option(help="[that of the backbone]")] = None,
+    temperature: Annotated[float | None, typer.Option(help="[that of backbone and ensemble]")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the division and the bootstrap. [0]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Faces through the tower at once. [32]")] = None,
     workers: Annotated[int | None, typer.Option(help="Decoding threads. [2]")] = None,
@@ -131,6 +131,7 @@ def _compare(
     rows, _ = load_rows(config.model_copy(update={"labels": sets[0]}))
     check_same_classes(rows, label_sets)
 
+    from vlfer.calibration import default_temperature
     from vlfer.cli.eval import choose_engine, load_tower, open_store, remote, show_progress
     from vlfer.config import cache_dir
     from vlfer.evaluation.compare import Wording, compare_wordings, divide
@@ -154,13 +155,19 @@ def _compare(
             build_encoder=remote(build) if config.engine == "ray" else None, progress=progress,
         )  # fmt: skip
         wordings = [
-            Wording(labels.name, kind, labels, embed_words(labels, bank=bank, ensemble=kind))  # type: ignore[arg-type]
+            Wording(
+                labels.name,
+                kind,
+                labels,
+                embed_words(labels, bank=bank, ensemble=kind),  # type: ignore[arg-type]
+                config.temperature or default_temperature(encoder, ensemble=kind),
+            )
             for labels in label_sets
             for kind in ensembles
         ]
         comparison = compare_wordings(
             rows, encoded.places, store=store, space=encoder.space, wordings=wordings, priors=priors, by=by,
-            temperature=config.temperature or encoder.temperature, divisions=divisions, division=how,
+            divisions=divisions, division=how,
             pooling=config.pooling, pool=choose_pool(config.frame_pooling, encoder), seed=config.seed,
         )  # fmt: skip
     about = {

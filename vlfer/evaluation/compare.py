@@ -47,12 +47,14 @@ class Wording:
         ensemble: Which sentences stand for a label.
         labels: C labels.
         words: Their sentences.
+        temperature: What similarities with them are divided by.
     """
 
     set_name: str
     ensemble: str
     labels: LabelSet
     words: Words
+    temperature: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +218,6 @@ def compare_wordings(
     space: str,
     wordings: Sequence[Wording],
     priors: Sequence[float],
-    temperature: float,
     divisions: Sequence[Division],
     division: str,
     by: Figure = "uar",
@@ -233,7 +234,6 @@ def compare_wordings(
         space: Id of their space.
         wordings: Candidates of words.
         priors: Strengths of the prior correction, 0 for none, 1 for the full one.
-        temperature: What similarities are divided by.
         divisions: See `divide`.
         division: How they were made, in words.
         by: The figure that decides.
@@ -258,9 +258,7 @@ def compare_wordings(
     found: dict[str, tuple[tuple[float, ...], tuple[int, float], IntArray, IntArray]] = {}
     for w, wording in enumerate(wordings):
         truth = manifest.label_indices(wording.labels)
-        logits = _log_probability(
-            directions, space=space, wording=wording, temperature=temperature, pooling=pooling, answered=answered
-        )
+        logits = _log_probability(directions, space=space, wording=wording, pooling=pooling, answered=answered)
         for part in divisions:
             known = part.choose[answered[part.choose]]
             mean = np.exp(logits[known]).mean(axis=0) if len(known) else np.ones(len(wording.labels))
@@ -321,9 +319,7 @@ def _directions(places: Sequence[Clip | Failure], *, store: EmbeddingStore, pool
     return directions
 
 
-def _log_probability(
-    directions: FloatArray, *, space: str, wording: Wording, temperature: float, pooling: Pooling, answered: Any
-) -> Any:
+def _log_probability(directions: FloatArray, *, space: str, wording: Wording, pooling: Pooling, answered: Any) -> Any:
     """Return (N, C) float64 log-probabilities; zeros for failures."""
     logits = np.zeros((len(directions), len(wording.labels)))
     rows = np.flatnonzero(answered)
@@ -332,10 +328,10 @@ def _log_probability(
         chunk = rows[start : start + _CHUNK_ROWS]
         scores = score_sentences(
             Embedding(directions[chunk], space), words.sentences, words.owner, words.weight,
-            labels=wording.labels, temperature=temperature, pooling=pooling,
+            labels=wording.labels, temperature=wording.temperature, pooling=pooling,
         )  # fmt: skip
         # From similarities, not from rounded probabilities: a sharp softmax has zeros.
-        scaled = scores.similarity.astype(np.float64) / temperature
+        scaled = scores.similarity.astype(np.float64) / wording.temperature
         scaled -= scaled.max(axis=1, keepdims=True)
         logits[chunk] = scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True))
     return logits

@@ -59,7 +59,7 @@ class EvalConfig(BaseModel):
     )
     ensemble: Ensemble = Field("all", description="Sentences per label.")
     pooling: Literal["embeddings", "logits"] = Field("embeddings", description="How sentences are averaged.")
-    temperature: float | None = Field(None, gt=0.0, description="None takes that of the backbone.")
+    temperature: float | None = Field(None, gt=0.0, description="None takes that of the backbone for these sentences.")
     reproduce: str | None = Field(None, description="Preset of a published evaluation.")
     protocol: TestProtocol = Field("auto", description="Which rows are tested together.")
     fold: str = Field("all", description="One fold, or all.")
