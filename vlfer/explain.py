@@ -6,7 +6,7 @@ approximation. Neither tells what a person feels, nor that the model looked for 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from vlfer.reporting import Analysis
 from vlfer.scoring import Pooling, mixing_matrix
 from vlfer.sources import Source, open_source
 from vlfer.text.bank import compared_sentences, embed_labels
-from vlfer.types import Embedding, FloatArray, Frames, LabelSet, Prediction, UInt8Array
+from vlfer.types import Embedding, FloatArray, Frames, LabelSet, UInt8Array
 
 DEFAULT_COUNT = 5
 _COARSE = 7
@@ -173,6 +173,28 @@ def explain_analysis(
     if not predictions:
         return analysis, ()
     crops = _crops_of_clip(analysis) if analysis.timelines else _crops_of_image(pipeline, source, len(predictions))
+    found = explain_crops(pipeline, crops, [one.top[0][0] for one in predictions], with_map=with_map)
+    explained = tuple(
+        replace(prediction, explanation={} if one is None else one.as_dict(count=count))
+        for prediction, one in zip(predictions, found, strict=True)
+    )
+    return replace(analysis, report=replace(analysis.report, predictions=explained)), found
+
+
+def explain_crops(
+    pipeline: EmotionPipeline, crops: Sequence[UInt8Array | None], names: Sequence[str], *, with_map: bool = True
+) -> tuple[Explanation | None, ...]:
+    """Explain why each face of a question got its label.
+
+    Args:
+        pipeline: What was asked, and how.
+        crops: N faces (S, S, 3) uint8 RGB as they were encoded; None where there is none.
+        names: The label to explain, for each of the N.
+        with_map: Whether to compute where on the face.
+
+    Raises:
+        PromptError: If a name is not among the labels.
+    """
     labels, config = pipeline.labels, pipeline.config
     words = embed_labels(pipeline.bank, labels, ensemble=config.ensemble)
     sentences = [
@@ -181,21 +203,15 @@ def explain_analysis(
         for sentence in compared_sentences(label, ensemble=config.ensemble, label_set=labels)
     ]
     encoder: Any = pipeline.encoder
-    explained: list[Prediction] = []
-    found: list[Explanation | None] = []
-    for prediction, crop in zip(predictions, crops, strict=True):
-        one = None
-        if crop is not None:
-            one = explain_face(
-                crop, encoder=encoder, words=words, sentences=sentences, labels=labels,
-                temperature=pipeline.temperature, pooling=config.pooling, label=prediction.top[0][0],
-                with_map=with_map,
-            )  # fmt: skip
-        content: Mapping[str, Any] = {} if one is None else one.as_dict(count=count)
-        explained.append(replace(prediction, explanation=content))
-        found.append(one)
-    report = replace(analysis.report, predictions=tuple(explained))
-    return replace(analysis, report=report), tuple(found)
+    return tuple(
+        None
+        if crop is None
+        else explain_face(
+            crop, encoder=encoder, words=words, sentences=sentences, labels=labels, temperature=pipeline.temperature,
+            pooling=config.pooling, label=name, with_map=with_map,
+        )
+        for crop, name in zip(crops, names, strict=True)
+    )  # fmt: skip
 
 
 def _crops_of_image(pipeline: EmotionPipeline, source: Source, count: int) -> list[UInt8Array | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,39 @@ def test_labels_of_ones_own_in_every_form(serving: TestClient, portrait: bytes) 
     assert third["faces"][0]["top"][0]["similarity"] != typed["faces"][0]["top"][0]["similarity"]
     assert len(ask_image(serving, portrait, top="1").json()["faces"][0]["top"]) == 1
     assert ask_image(serving, portrait, threshold="1.0").json()["faces"][0]["label"] is None
+
+
+def test_an_image_is_explained_if_asked(serving: TestClient, two_portraits: bytes, monkeypatch: Any) -> None:
+    plain = ask_image(serving, two_portraits, labels="ekman7").json()
+    assert [face["explanation"] for face in plain["faces"]] == [None, None]
+    answer = ask_image(serving, two_portraits, labels="ekman7", explain="true").json()
+    for face, before in zip(answer["faces"], plain["faces"], strict=True):
+        why = face["explanation"]
+        assert (why["label"], why["rival"]) == (face["label"], face["top"][1]["label"])
+        assert all(pull["label"] == why["label"] and pull["pull"] > 0 for pull in why["pulled_for"])
+        odds = np.log(face["top"][0]["probability"] / face["top"][1]["probability"])
+        assert why["lead"] == pytest.approx(odds, abs=1e-2)
+        assert np.shape(why["relevance"]) == (7, 7)
+        assert sum(why["where"].values()) == pytest.approx(1.0, abs=0.01)
+        assert {**face, "explanation": None} == before
+    engine = serving.app.state.service.engine
+    monkeypatch.setattr(engine, "settings", engine.settings.model_copy(update={"max_explained": 1}))
+    first, second = ask_image(serving, two_portraits, explain="true", top="1").json()["faces"]
+    assert first["explanation"]
+    assert second["explanation"] is None
+
+
+def test_explaining_leaves_other_requests_alone(serving: TestClient, portrait: bytes) -> None:
+    """Hooks on the tower and faces of others at the same time."""
+    alone = [ask_image(serving, portrait, explain=flag).json() for flag in ("true", "false")]
+    with ThreadPoolExecutor(6) as pool:
+        flags = ["true", "false"] * 9
+        found = list(pool.map(lambda flag: ask_image(serving, portrait, explain=flag).json(), flags))
+    for one, flag in zip(found, flags, strict=True):
+        (face,), (expected,) = one["faces"], alone[flag == "false"]["faces"]
+        assert face["top"][0]["probability"] == pytest.approx(expected["top"][0]["probability"], abs=1e-5)
+        if flag == "true":
+            assert np.allclose(face["explanation"]["relevance"], expected["explanation"]["relevance"], atol=2e-3)
 
 
 def test_image_without_a_face_says_so(serving: TestClient, png: Any) -> None:
@@ -171,5 +205,6 @@ def test_openapi_describes_every_route_with_examples(serving: TestClient) -> Non
     for name, operation in operations.items():
         assert operation["description"], name
         assert "application/problem+json" in operation["responses"]["422"]["content"], name
-    for name in ("ImageAnswer", "ScoreQuestion", "TextQuestion", "SearchQuestion", "MieAnswer", "JobAnswer"):
+    answers = ("ImageAnswer", "ExplanationAnswer", "MieAnswer", "JobAnswer")
+    for name in (*answers, "ScoreQuestion", "TextQuestion", "SearchQuestion"):
         assert schema["components"]["schemas"][name]["examples"], name

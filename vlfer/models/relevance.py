@@ -58,14 +58,15 @@ def relevance_map(
         return logits[:, label] - logits[:, others].logsumexp(dim=1) if others else logits[:, label]
 
     total = torch.zeros(pixels.shape[:2])
-    layers = list(_layers(encoder, batch))
-    if not layers:
-        raise ShapeError(f"The backbone {encoder.spec.name!r} has no layer in which places can be told apart.")
-    for layer in layers:
-        method = LayerGradientXActivation(log_odds, layer)
+    with encoder.image_lock:  # another thread's faces must not run through the hooks
+        layers = list(_layers(encoder, batch))
+        if not layers:
+            raise ShapeError(f"The backbone {encoder.spec.name!r} has no layer in which places can be told apart.")
+        method = LayerGradientXActivation(log_odds, layers)
         with torch.enable_grad():
             found = method.attribute(batch.clone().requires_grad_(True))
-        places = _places(found[0] if isinstance(found, tuple) else found)
+    for one in found:
+        places = _places(one[0] if isinstance(one, tuple) else one)
         # the mean over places is kept, so that the maps of two networks weigh as much as they give to the score
         spread = F.interpolate(places[None, None], pixels.shape[:2], mode="bilinear", align_corners=False)[0, 0]
         total += spread * places.numel() / total.numel()

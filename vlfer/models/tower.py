@@ -58,7 +58,8 @@ def space_id(name: str, *, weights_sha256: str, adapter_sha256: str = "none") ->
 class TowerEncoder(ABC):
     """An image tower and a text tower behind the ``Encoder`` protocol; one subclass a library.
 
-    Encoding is safe from several threads: towers only read, and the tokenizer, which keeps state, is behind a lock.
+    Encoding is safe from several threads: towers only read, and the tokenizer, which keeps state, is behind a lock; so
+    is the image tower, on which an explanation hangs hooks for a while.
 
     Attributes:
         model: The network, in evaluation mode.
@@ -71,6 +72,7 @@ class TowerEncoder(ABC):
         temporal: The transformer over frames that the adapter brought, or None.
         context: Learned vectors before every sentence, or None.
         map: (D, D) linear map after both towers, or None.
+        image_lock: Held while images go through the tower.
     """
 
     #: Whether columns that hold padding in a whole batch may be cut off without changing a vector.
@@ -104,6 +106,7 @@ class TowerEncoder(ABC):
         self.device = device
         self.temperature = self._learned_temperature() if spec.logit_temperature is None else spec.logit_temperature
         self._tokenizer_lock = threading.Lock()
+        self.image_lock = threading.RLock()
         self.adapter: Adapter | None = None
         self.temporal: TemporalAdapter | None = None
         self.context: PromptContext | None = None
@@ -150,7 +153,8 @@ class TowerEncoder(ABC):
         with torch.inference_mode():
             for start in range(0, len(pixels), batch_size):
                 batch = prepare_pixels(pixels[start : start + batch_size], spec=self.spec, fit=fit).to(self.device)
-                vectors[start : start + batch_size] = _unit(self.image_features(batch))
+                with self.image_lock:
+                    vectors[start : start + batch_size] = _unit(self.image_features(batch))
         return Embedding(vectors, self.space)
 
     def encode_texts(self, sentences: Sequence[str], *, batch_size: int = 64) -> Embedding:

@@ -68,7 +68,7 @@ class VlferClient:
         self._http.close()
 
     def image(self, photo: Upload, *, labels: Labels = "ekman7", **fields: Any) -> dict[str, Any]:
-        """Ask about an image: a path, or the bytes of a file. ``fields``: faces, threshold, top."""
+        """Ask about an image: a path, or the bytes of a file. ``fields``: faces, threshold, top, explain."""
         return self._object(
             "POST", "/v1/image", files={"file": _bytes(photo)}, data={"labels": _form(labels), **_strings(fields)}
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from vlfer.config import PredictConfig, resource_dir
 from vlfer.errors import DataError, SpaceError
+from vlfer.explain import explain_crops
 from vlfer.mie import MicroRecognizer, MicroResult
 from vlfer.pipeline import EmotionPipeline
 from vlfer.reporting import Analysis, image_predictions
@@ -92,9 +94,24 @@ class Engine:
         return self._pipeline(labels).score(vectors)
 
     def answer_image(
-        self, data: bytes, labels: LabelSet, *, faces: str, threshold: float | None, top: int | None
+        self,
+        data: bytes,
+        labels: LabelSet,
+        *,
+        faces: str,
+        threshold: float | None,
+        top: int | None,
+        explains: bool = False,
     ) -> tuple[Looked, tuple[Prediction, ...]]:
         """Answer for an image; without a face there is no prediction.
+
+        Args:
+            data: The upload.
+            labels: What is asked.
+            faces: "detect", "whole" or "auto".
+            threshold: Probability below which it abstains, None for the usual one.
+            top: Labels listed, None for all.
+            explains: Whether to say why, for as many faces as the settings allow.
 
         Raises:
             VlferError: If it cannot be read.
@@ -107,6 +124,12 @@ class Engine:
         predictions = image_predictions(
             looked.faces, scores, threshold=threshold, tie_margin=tie_margin, top=top, note=looked.note
         )
+        if explains:
+            some = predictions[: self.settings.max_explained]
+            told = explain_crops(self._pipeline(labels), list(looked.crops[: len(some)]), [p.top[0][0] for p in some])
+            reasons = [{} if why is None else why.as_dict() for why in told]
+            explained = [replace(one, explanation=why) for one, why in zip(some, reasons, strict=True)]
+            predictions = (*explained, *predictions[len(some) :])
         return looked, predictions
 
     def answer_video(self, file: Path, labels: LabelSet, tell: Tell, *, fps: float, top: int | None) -> Analysis:

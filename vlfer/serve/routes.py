@@ -22,6 +22,7 @@ from vlfer.search import Hit
 from vlfer.serve.engine import Engine
 from vlfer.serve.problems import ServiceProblem, responses
 from vlfer.serve.schemas import (
+    ExplanationAnswer,
     FaceAnswer,
     ImageAnswer,
     LabelScore,
@@ -82,13 +83,21 @@ async def image(
     ] = "auto",
     threshold: Threshold = None,
     top: Top = None,
+    explain: Annotated[
+        bool,
+        Form(
+            description="Whether to say of each face which sentences pulled, and where on the face. Takes several "
+            "times as long; the 8 largest faces are explained, or as many as the operator allows.",
+            examples=[True],
+        ),
+    ] = False,
 ) -> ImageAnswer:
-    """Tell which expression each face of an image shows."""
+    """Tell which expression each face of an image shows and, if asked, why."""
     engine = engine_of(request)
     chosen = await in_thread(partial(engine.labels, labels))
     data = await file.read()
     looked, predictions = await in_thread(
-        partial(engine.answer_image, data, chosen, faces=faces, threshold=threshold, top=top)
+        partial(engine.answer_image, data, chosen, faces=faces, threshold=threshold, top=top, explains=explain)
     )
     return ImageAnswer(
         status="ok" if predictions else "no_face", message="" if predictions else "No face was found.",
@@ -206,6 +215,7 @@ def face_answer(prediction: Prediction) -> FaceAnswer:
         face=prediction.track_id, label=prediction.label, probability=prediction.probability,
         reason=prediction.reason, note=prediction.note, top=top,
         box=None if prediction.box is None else [round(side, 2) for side in prediction.box],
+        explanation=ExplanationAnswer.model_validate(prediction.explanation) if prediction.explanation else None,
     )  # fmt: skip
 
 

@@ -7,9 +7,17 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 READING = "Perceived expression, not felt emotion. Probabilities are relative to the labels given."
+_WHY: dict[str, Any] = {
+    "label": "happiness", "rival": "surprise", "lead": 6.1,
+    "pulled_for": [{"label": "happiness", "sentence": "raised cheeks", "pull": 0.31, "similarity": 0.62}],
+    "pulled_against": [{"label": "surprise", "sentence": "parted lips", "pull": -0.04, "similarity": 0.21}],
+    "relevance": [[0.0] * 7] * 5 + [[0.1, 0.4, 0.9, 1.0, 0.9, 0.4, 0.1]] * 2,
+    "where": {"brows and eyes": 0.31, "nose and cheeks": 0.3, "mouth and chin": 0.39},
+}  # fmt: skip
 _FACE: dict[str, Any] = {
     "face": 0, "label": "happiness", "probability": 0.97, "reason": "", "note": "", "box": [171.0, 64.2, 288.9, 203.4],
     "top": [{"label": "happiness", "probability": 0.97, "similarity": 0.61}],
+    "explanation": None,
 }  # fmt: skip
 _MODEL: dict[str, Any] = {
     "space": "bundled/3f0c2a7b91de", "temperature": 0.07, "labels": ["happiness", "sadness"],
@@ -38,6 +46,31 @@ class LabelScore(BaseModel):
     similarity: float = Field(description="Cosine; comparable within one space only.")
 
 
+class PullAnswer(BaseModel):
+    """What one sentence gave."""
+
+    label: str = Field(description="Whose sentence.")
+    sentence: str
+    pull: float = Field(description="Log-odds that it adds to the lead over the rival; negative: for the rival.")
+    similarity: float = Field(description="Cosine of face and sentence.")
+
+
+class ExplanationAnswer(BaseModel):
+    """Why one face got one label rather than the next best."""
+
+    model_config = _example(**_WHY)
+
+    label: str = Field(description="The label explained: the best one, also where it abstains.")
+    rival: str = Field(description="The next best label; empty if there is but one.")
+    lead: float = Field(description="Log-odds of the label against the rival: the sum of the pulls of all sentences.")
+    pulled_for: list[PullAnswer] = Field(description="Sentences of the label, the strongest first; at most 5.")
+    pulled_against: list[PullAnswer] = Field(description="Sentences of either, strongest for the rival first.")
+    relevance: list[list[float]] | None = Field(
+        None, description="7 x 7 parts of the face crop, from above: how much each speaks for the label, 0 to 1."
+    )
+    where: dict[str, float] | None = Field(None, description="Share of the relevance in three bands of the face.")
+
+
 class FaceAnswer(BaseModel):
     """What one face shows."""
 
@@ -50,6 +83,7 @@ class FaceAnswer(BaseModel):
     note: str = Field(description="How the face was found, where that matters.")
     box: list[float] | None = Field(description="x1, y1, x2, y2 in pixels; null for vectors.")
     top: list[LabelScore]
+    explanation: ExplanationAnswer | None = Field(None, description="Why; null unless `explain` was asked for.")
 
 
 class Compared(BaseModel):
@@ -65,7 +99,9 @@ class Compared(BaseModel):
 class ImageAnswer(Compared):
     """The faces of an image."""
 
-    model_config = _example(status="ok", message="", width=512, height=512, faces=[_FACE], **_MODEL)
+    model_config = _example(
+        status="ok", message="", width=512, height=512, faces=[{**_FACE, "explanation": _WHY}], **_MODEL
+    )
 
     status: Literal["ok", "no_face"]
     message: str

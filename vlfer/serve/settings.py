@@ -31,6 +31,7 @@ class ServeSettings(BaseModel):
     max_clip_s: float = Field(20.0, gt=0, description="Longest clip of a micro-expression.")
     max_labels: int = Field(100, ge=1, description="Most labels in one question.")
     max_sentences: int = Field(256, ge=1, description="Most sentences in one /v1/text.")
+    max_explained: int = Field(8, ge=0, description="Most faces of an image that are explained, largest first.")
     max_vectors: int = Field(1024, ge=1, description="Most vectors in one /v1/score.")
     rate_per_minute: int = Field(600, ge=0, description="POST requests a minute and client; 0 for no limit.")
     max_waiting: int = Field(256, ge=1, description="Requests in work at once; more are answered 503.")
