@@ -6,7 +6,6 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,7 +18,8 @@ from vlfer.faces.align import crop_face
 from vlfer.faces.detect import Effort, FaceDetector
 from vlfer.faces.find import FaceMode, find_faces
 from vlfer.types import Face, Frames, IntArray, UInt8Array
-from vlfer.video.read import load_image, media_kind, probe_video, read_video
+from vlfer.video.pick import count_frames, pick_frames
+from vlfer.video.read import load_image, media_kind, probe_video
 from vlfer.video.sample import dfer_clip_ticks, uniform
 
 Sampling = Literal["uniform", "dfer-clip", "exp-clip", "all"]
@@ -252,40 +252,24 @@ def _area(face: Face) -> float:
 
 def _read_clip(path: Path, *, row: Row, sampling: Sampling, count: int) -> Frames:
     """Read sampled frames of a video in one pass where its header tells the number of frames, in two where not."""
+    info = probe_video(path)
     start, end = row.start_s or 0.0, row.end_s
     whole = row.start_s is None and end is None
-    told = probe_video(path).frame_count if whole and sampling != "all" else None
-    if told:
-        found = _collect(read_video(path), sample_indices(told, sampling=sampling, count=count))
+    if whole and sampling != "all" and info.frame_count:
+        found = pick_frames(info, sample_indices(info.frame_count, sampling=sampling, count=count))
         if found is not None:
             return found
-    actual = sum(len(chunk) for chunk in read_video(path, start_s=start, end_s=end))
-    wanted = sample_indices(actual, sampling=sampling, count=count)
-    found = _collect(read_video(path, start_s=start, end_s=end), wanted)
+    actual = count_frames(info, start_s=start, end_s=end)
+    if not actual:
+        until = "its end" if end is None else f"{end:g} s"
+        raise VideoReadError(
+            f"The video {str(path)!r} has no frame between {start:g} s and {until}.",
+            why=f"It lasts {info.duration_s:.2f} s.", fix="an interval inside.",
+        )  # fmt: skip
+    found = pick_frames(info, sample_indices(actual, sampling=sampling, count=count), start_s=start, end_s=end)
     if found is None:
         raise VideoReadError(f"{path} gave fewer frames on the second reading than on the first ({actual}).")
     return found
-
-
-def _collect(chunks: Iterator[Frames], wanted: IntArray) -> Frames | None:
-    """Return the wanted frames, or None if the stream ends before the last of them."""
-    needed = set(wanted.tolist())
-    last = max(needed)
-    kept: dict[int, tuple[UInt8Array, float]] = {}
-    seen = 0
-    source = ""
-    for chunk in chunks:
-        source = chunk.source
-        for i in range(len(chunk)):
-            if seen + i in needed:
-                kept[seen + i] = (chunk.pixels[i].copy(), float(chunk.times_s[i]))
-        seen += len(chunk)
-        if seen > last:
-            break
-    if seen <= last:
-        return None
-    pixels = np.stack([kept[int(i)][0] for i in wanted])
-    return Frames(pixels, np.array([kept[int(i)][1] for i in wanted], dtype=np.float64), source)
 
 
 def _stack(images: list[Frames]) -> Frames:

@@ -110,6 +110,8 @@ def warp_square(
         (S, S, 3) uint8 RGB.
     """
     height, width = pixels.shape[:2]
+    if (height, width, side, roll, center) == (size, size, size, 0.0, (size / 2, size / 2)):
+        return pixels.copy()
     # Only the part that is needed goes to OpenCV, which refuses images of 32,767 px and more.
     reach = side * (abs(math.cos(roll)) + abs(math.sin(roll))) / 2 + 3
     left = int(np.clip(math.floor(center[0] - reach), 0, width - 1))

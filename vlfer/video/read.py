@@ -179,6 +179,7 @@ class _Request:
     end_s: float
     stride: int
     after_s: float | None = None
+    threads: int = 0
 
     @property
     def is_full(self) -> bool:
@@ -302,7 +303,10 @@ def _frames_from(request: _Request, after_s: float) -> Iterator[tuple[float, Any
     for seek in (True, False) if start_s > request.info.start_s + 1 else (False,):
         with _open(path) as container:
             stream = _video_stream(container, path)
-            stream.thread_type = "AUTO"
+            if request.threads:
+                stream.codec_context.thread_count = request.threads
+            else:
+                stream.thread_type = "AUTO"
             origin_s = (container.start_time or 0) / av.time_base
             if seek and not _seek(container, start_s + origin_s):
                 continue
