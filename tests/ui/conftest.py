@@ -13,11 +13,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")
-def engine() -> Any:
+def engine() -> Iterator[Any]:
     from vlfer.pipeline import load_pipeline
     from vlfer.serve.ui_engine import Engine, Limits
 
-    return Engine(load_pipeline(device="cpu"), limits=Limits(labels=30, video_s=30.0, upload_mb=5))
+    limits = Limits(labels=30, video_s=30.0, upload_mb=5, photo_mb=2, pixels=4_000_000)
+    engine = Engine(load_pipeline(device="cpu"), limits=limits)
+    yield engine
+    engine.uploads.close()
 
 
 @pytest.fixture(scope="session")

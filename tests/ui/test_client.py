@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
+import av
 import httpx
+import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from PIL import Image
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +32,7 @@ def test_photo_in_any_words(client: Any, portrait: str) -> None:
 
 
 def test_only_what_is_meant_for_programs_is_offered(client: Any) -> None:
-    assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/photo"]
+    assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/photo", "/video"]
 
 
 def test_errors_are_told_in_three_parts(client: Any, tmp_path: Path) -> None:
@@ -37,6 +42,47 @@ def test_errors_are_told_in_three_parts(client: Any, tmp_path: Path) -> None:
         client.predict(handle_file(str(text)), "joy, gloom", api_name="/photo")
     assert str(tmp_path.parent) not in str(caught.value)
     assert "Traceback" not in str(caught.value)
+
+
+def test_video_in_any_words(client: Any, clips: dict[str, str]) -> None:
+    answer = client.predict(handle_file(clips["moods"]), "a broad smile, weeping", api_name="/video")
+    assert answer["segments"][-1]["end_s"] == pytest.approx(6.9, abs=0.2)
+    assert {name for one in answer["segments"] for name, _ in one["top"]} == {"a broad smile", "weeping"}
+    assert "not felt" in answer["reading"]
+
+
+def test_what_is_too_large_once_decoded_is_refused(client: Any, tmp_path: Path) -> None:
+    bomb = tmp_path / "bomb.png"
+    head = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(bytes(10_000_000), 9)), (b"IEND", b""))
+    bomb.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+    )
+    with pytest.raises(AppError, match="50000 x 50000"):
+        client.predict(handle_file(str(bomb)), "joy, gloom", api_name="/photo")
+    flat = tmp_path / "flat.png"
+    Image.new("RGB", (4000, 1001)).save(flat)
+    with pytest.raises(AppError, match="4,000,000"):
+        client.predict(handle_file(str(flat)), "joy, gloom", api_name="/photo")
+    large = tmp_path / "large.png"
+    large.write_bytes(bomb.read_bytes() + bytes(3 * 2**20))
+    with pytest.raises(AppError, match="At most 2 MB"):
+        client.predict(handle_file(str(large)), "joy, gloom", api_name="/photo")
+
+
+def test_a_video_of_two_hours_is_refused(client: Any, tmp_path: Path) -> None:
+    path = tmp_path / "long.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=1, options={"preset": "ultrafast"})
+        stream.width = stream.height = 64
+        frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+        for number in range(7200):
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with pytest.raises(AppError, match=r"7200 s.*At most 30 s"):
+        client.predict(handle_file(str(path)), "joy, gloom", api_name="/video")
 
 
 @pytest.mark.parametrize("words", ["ekmann7", "joy, joy"])

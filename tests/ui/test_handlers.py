@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vlfer.errors import ImageReadError, NoFaceError, PromptError, VideoReadError, VlferError
+from vlfer.errors import DataError, NoFaceError, PromptError, VideoReadError, VlferError
 from vlfer.serve import ui_compare, ui_micro, ui_photo, ui_search, ui_video, ui_webcam
 from vlfer.serve.ui_ask import described, joined, typed
 from vlfer.serve.ui_engine import Engine, Limits, _until
@@ -78,8 +78,9 @@ def test_too_many_labels_and_sentences(engine: Any, portrait: str) -> None:
 def test_files_that_are_no_photo(engine: Any, tmp_path: Path) -> None:
     text = tmp_path / "photo.jpg"
     text.write_text("hello")
-    with pytest.raises(ImageReadError):
+    with pytest.raises(VlferError, match="is not an image") as caught:
         ui_photo.look_at(engine, str(text), WORDS)
+    assert str(tmp_path) not in caught.value.message
     from PIL import Image
 
     blank = tmp_path / "blank.png"
@@ -88,6 +89,51 @@ def test_files_that_are_no_photo(engine: Any, tmp_path: Path) -> None:
         ui_photo.look_at(engine, str(blank), WORDS)
     assert caught.value.why
     assert caught.value.fix
+    large = tmp_path / "large.jpg"
+    large.write_bytes(bytes(3 * 2**20))
+    with pytest.raises(DataError, match=r"3 MB.*At most 2 MB"):
+        ui_photo.look_at(engine, str(large), WORDS)
+
+
+def test_reasons_are_shown_for_the_words_asked(engine: Any, portrait: str) -> None:
+    kept, _ = ui_photo.look_at(engine, portrait, WORDS)
+    page = ui_photo.say_why(engine, True, kept, WORDS)
+    for part in ("a broad smile", "rather than", "an expression of a broad smile", "leads by", "brows and eyes"):
+        assert part in page
+    assert page.count("data:image/jpeg") == 2
+    assert page.count('scope="rowgroup"') == 2
+    assert ui_photo.say_why(engine, False, kept, WORDS) == ""
+    assert ui_photo.say_why(engine, True, None, WORDS) == ""
+    few = Engine(engine.pipeline, limits=Limits(explained=0), pool=lambda: engine.uploads.pool)
+    assert "The 1 smaller face" in ui_photo.say_why(few, True, kept, WORDS)
+
+
+def test_no_upload_is_decoded_in_the_process_of_the_app(
+    engine: Any, portrait: str, clips: dict[str, str], tmp_path: Path, monkeypatch: Any
+) -> None:
+    import av
+    import cv2
+    from PIL import Image
+
+    def forbidden(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("an upload was decoded here")
+
+    for place, name in ((av, "open"), (Image, "open"), (cv2, "imread"), (cv2, "imdecode"), (cv2, "VideoCapture")):
+        monkeypatch.setattr(place, name, forbidden)
+    kept, _ = ui_photo.look_at(engine, portrait, WORDS)
+    assert kept is not None
+    film, _ = ui_video.watch_film(engine, clips["moods"], WORDS)
+    assert film is not None
+    assert ui_video.annotated(engine, film, WORDS, tmp_path).stat().st_size > 10_000
+    micro = ui_micro.MicroEngine(engine)
+    assert micro.clip(clips["micro"], WORDS).length_s > 0
+    assert micro.pair(portrait, portrait, WORDS).length_s == 0
+    shelf, page = ui_search.take_in(engine, [portrait, clips["moods"]], None)
+    assert "was decoded here" not in page
+    assert len(shelf.index) > 2
+    shelf.close()
+    frame = Path(portrait).read_bytes()
+    assert engine.uploads.pixels(frame).shape == (512, 512, 3)
 
 
 def test_video_tells_segments_and_facts_for_the_script(engine: Any, clips: dict[str, str], monkeypatch: Any) -> None:
@@ -126,12 +172,12 @@ def test_stop_ends_a_stream_at_the_next_chunk() -> None:
 def test_video_that_is_too_long_or_none(engine: Any, portrait: str, clips: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(VideoReadError, match="is an image"):
         ui_video.watch_film(engine, portrait, WORDS)
-    strict = Engine(engine.pipeline, limits=Limits(video_s=2.0))
-    with pytest.raises(VideoReadError, match="lasts"):
+    strict = Engine(engine.pipeline, limits=Limits(video_s=2.0), pool=lambda: engine.uploads.pool)
+    with pytest.raises(DataError, match="lasts"):
         ui_video.watch_film(strict, clips["moods"], WORDS)
     junk = tmp_path / "film.mp4"
     junk.write_bytes(b"\0" * 5000)
-    with pytest.raises(VideoReadError):
+    with pytest.raises(VlferError, match="The upload"):
         ui_video.watch_film(engine, str(junk), WORDS)
 
 
@@ -168,8 +214,9 @@ def test_micro_expression_of_a_frown_and_in_other_words(engine: Any, clips: dict
     assert moments.times_s is not None
     assert 0.3 < moments.times_s[1] < 0.55
     assert "AU4" in [unit for unit, _ in motion.result.units]
-    _, page = ui_micro.shown(micro.again(motion, parse_labels("frowning brows, raised brows")), WORDS)
-    for part in ("frowning brows", "Onset", "where it moved", "Experimental"):
+    brows = parse_labels("frowning brows, raised brows")
+    _, page = ui_micro.shown(micro.again(motion, brows), brows)
+    for part in ("frowning brows", "Onset", "where it moved", "Experimental", "sentences compared", "2 labels given"):
         assert part in page
 
 
@@ -189,7 +236,9 @@ def test_search_finds_moments_and_explains_files_that_are_none(
     assert "<b>" not in page
     assert "is not an image" in page
     found = ui_search.answer(shelf, "a broad smile")
-    assert found.count("<li") == 2
+    assert found.count('<li class="vl-card vl-hit"') == 2
+    for part in ("sentences compared", "an expression of a broad smile", "relative to the words given"):
+        assert part in found
     assert "data:image/jpeg" in found
     with pytest.raises(PromptError):
         ui_search.answer(shelf, "  ")

@@ -109,7 +109,8 @@ def _with_app(api: FastAPI, pipeline: EmotionPipeline) -> Any:
     except ImportError as error:
         say(f"The web app is left out: {error}.")
         return api
-    return gradio.mount_gradio_app(api, ui.build_ui(pipeline), path="/", **ui.appearance())
+    blocks = ui.build_ui(pipeline, pool=lambda: api.state.service.engine.decoders)
+    return gradio.mount_gradio_app(api, blocks, path="/", **ui.appearance())
 
 
 def _log_requests() -> None:

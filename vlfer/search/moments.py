@@ -13,7 +13,7 @@ from vlfer.faces.align import crop_face
 from vlfer.search.store import Moment
 from vlfer.segments import Timeline
 from vlfer.sources import Clip, Source, open_source
-from vlfer.text.bank import SentenceBank, embed_labels
+from vlfer.text.bank import SentenceBank, compared_sentences, embed_labels
 from vlfer.text.labels import labels_from_words
 from vlfer.types import Embedding, FloatArray, Frames, UInt8Array
 
@@ -61,11 +61,20 @@ def moments_of_image(embedding: Embedding, *, thumbnails: tuple[UInt8Array, ...]
     return [Moment(0.0, 0.0, i, embedding.vectors[i], picture) for i, picture in enumerate(pictures)]
 
 
+def query_sentences(words: str) -> tuple[str, ...]:
+    """Return the sentences that `query_vector` takes the mean of.
+
+    Raises:
+        PromptError: If the words are empty, hold no letter or are too long.
+    """
+    return compared_sentences(labels_from_words([words]).labels[0])
+
+
 def query_vector(bank: SentenceBank, words: str) -> FloatArray:
     """Return the unit vector (D,) of a description: the mean of the sentences that a label with these words gets.
 
     Raises:
-        PromptError: If the words are empty, hold no letter or are too long.
+        PromptError: As for `query_sentences`.
     """
     sentences, _, weight = embed_labels(bank, labels_from_words([words]))
     mean = weight @ sentences.vectors

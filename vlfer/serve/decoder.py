@@ -1,14 +1,15 @@
 """The process that touches uploads: it decodes, finds faces and cuts them out, under limits of memory and time.
 
-It reads requests from stdin and answers on stdout, one at a time. Run by `vlfer.serve.decoders` as
-``python -m vlfer.serve.decoder``; it imports no torch. Numbers and plain JSON come back, never objects, so that a
-decoder taken over by a picture can do no more than lie about that picture.
+It also draws labels into a video, as that decodes it once more. It reads requests from stdin and answers on stdout, one
+at a time. Run by `vlfer.serve.decoders` as ``python -m vlfer.serve.decoder``; it imports no torch. Numbers and plain
+JSON come back, never objects, so that a decoder taken over by a picture can do no more than lie about that picture.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import pickle
 import resource
 import struct
 import sys
@@ -87,6 +88,8 @@ class Decoder:
             yield self._image(request, payload)
         elif request["op"] == "pixels":
             yield {}, [_load(payload, request)]
+        elif request["op"] == "annotate":
+            yield _annotate(request, payload), []
         else:
             yield from _video(request)
 
@@ -105,6 +108,7 @@ class Decoder:
                 np.stack(crops) if crops else np.zeros((0, size, size, 3), np.uint8),
                 np.array([face.box for face in faces], np.float32).reshape(-1, 4),
                 np.array([face.score for face in faces], np.float32),
+                _within(pixels, request["view_px"]),
             ],
         )
 
@@ -128,6 +132,27 @@ def _load(payload: bytes, request: dict[str, Any]) -> UInt8Array:
     return pixels
 
 
+def _within(pixels: UInt8Array, longest_px: int) -> UInt8Array:
+    """Return pixels (H, W, 3), scaled down where a side is longer; 0 px leaves nothing of them."""
+    if longest_px <= 0:
+        return np.zeros((0, 0, 3), np.uint8)
+    scale = longest_px / max(pixels.shape[:2])
+    if scale >= 1:
+        return pixels
+    import cv2
+
+    size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _annotate(request: dict[str, Any], payload: bytes) -> dict[str, Any]:
+    from vlfer.export.film import write_annotated
+
+    timelines = pickle.loads(payload)
+    deciding = {"threshold": request["threshold"], "tie_margin": request["tie_margin"]}
+    return {"frames": write_annotated(request["path"], timelines, Path(request["out"]), **deciding)}
+
+
 def _video(request: dict[str, Any]) -> Iterator[tuple[dict[str, Any], list[Any]]]:
     from vlfer.video.read import probe_video, read_video
 
@@ -147,7 +172,9 @@ def _video(request: dict[str, Any]) -> Iterator[tuple[dict[str, Any], list[Any]]
     for frames in read_video(path, chunk=request["chunk"], stride=stride):
         if frames.times_s[-1] > longest_s + 1:  # the header lied
             raise _too_long(float(frames.times_s[-1]), longest_s)
-        yield {}, [frames.pixels, frames.times_s]
+        side_px = request["side_px"]
+        pixels = np.stack([_within(one, side_px) for one in frames.pixels]) if side_px else frames.pixels
+        yield {}, [pixels, frames.times_s]
 
 
 def _too_long(seconds: float, longest_s: float) -> DataError:
@@ -190,10 +217,11 @@ def _is_media(error: VlferError, request: dict[str, Any], payload: bytes) -> boo
     if not isinstance(error, MediaReadError):
         return True
     head = payload[:1024]
-    if request["op"] == "video":
+    expected = "image" if request["op"] in ("image", "pixels") else "video"
+    if expected == "video":
         with Path(request["path"]).open("rb") as file:
             head = file.read(1024)
-    return not head or head.startswith(b"GIF8") or sniff(head) == ("video" if request["op"] == "video" else "image")
+    return not head or head.startswith(b"GIF8") or sniff(head) == expected
 
 
 def main() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -18,6 +19,7 @@ import numpy as np
 from vlfer import errors
 from vlfer.config import PredictConfig
 from vlfer.errors import DataError, VlferError
+from vlfer.segments import Timeline
 from vlfer.serve.decoder import read_message, write_message
 from vlfer.serve.problems import ServiceProblem
 from vlfer.serve.settings import KEYS_VARIABLE, ServeSettings
@@ -27,6 +29,7 @@ from vlfer.types import Face, Frames, UInt8Array
 _START_S = 120.0
 _CHUNK = 8
 _FRAME_SHARE = 4
+_ENCODER_THREADS = 16
 _KNOWN_ERRORS = {
     name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, VlferError)
 }
@@ -42,6 +45,7 @@ class Looked:
         note: How the faces were found.
         width: Of the image in pixels.
         height: Of the image in pixels.
+        view: (h, w, 3) uint8 RGB, the image scaled down; empty where it was not asked for.
     """
 
     faces: tuple[Face, ...]
@@ -49,6 +53,7 @@ class Looked:
     note: str
     width: int
     height: int
+    view: UInt8Array
 
 
 class _Process:
@@ -153,25 +158,29 @@ class DecoderPool:
         blank, faces = _blank_png(), self._config.faces
         taken = [self._idle.get() for _ in range(self._settings.decoders)]
         for process in taken:
-            process.send(self._request("image", faces=faces), blank, within_s=_START_S)
+            process.send(self._request("image", faces=faces, view_px=0), blank, within_s=_START_S)
         for process in taken:
             process.receive(within_s=_START_S)
             self._idle.put(process)
 
-    def look(self, data: bytes, *, faces: str) -> Looked:
+    def look(self, data: bytes, *, faces: str, crop_px: int | None = None, view_px: int = 0) -> Looked:
         """Decode an image, find its faces and cut them out.
 
         Args:
             data: The upload.
             faces: "detect", "whole" or "auto".
+            crop_px: Side of a crop, where it is another than that of the pool.
+            view_px: Longest side of the image that comes back; 0 sends none.
 
         Raises:
             VlferError: If it is no image, too large, or takes too long.
         """
-        content, arrays = self._run(self._request("image", faces=faces), data)
-        crops, boxes, scores = arrays
+        content, arrays = self._run(
+            self._request("image", faces=faces, size=crop_px or self._crop_px, view_px=view_px), data
+        )
+        crops, boxes, scores, view = arrays
         found = tuple(Face(box=box, score=float(score)) for box, score in zip(boxes, scores, strict=True))
-        return Looked(found, crops, str(content["note"]), int(content["width"]), int(content["height"]))
+        return Looked(found, crops, str(content["note"]), int(content["width"]), int(content["height"]), view)
 
     def pixels(self, data: bytes) -> UInt8Array:
         """Decode an image to (H, W, 3) uint8 RGB.
@@ -183,24 +192,58 @@ class DecoderPool:
         return cast(UInt8Array, pixels)
 
     @contextlib.contextmanager
-    def video(self, path: Path, *, fps: float, longest_s: float) -> Iterator[Clip]:
+    def video(self, path: Path, *, fps: float, longest_s: float, side_px: int = 0) -> Iterator[Clip]:
         """Open a video in a process of its own, which ends with the block.
 
         Args:
             path: A file that the service has written itself.
             fps: Frames wanted per second.
             longest_s: Longer ones are refused.
+            side_px: Frames are scaled down to this longest side; 0 leaves them as they are.
 
         Raises:
             VlferError: If it is no video or too long; so may reading its frames.
         """
         process = self._start()
         try:
-            request = self._request("video", path=str(path), fps=fps, max_s=longest_s, chunk=_CHUNK)
+            request = self._request("video", path=str(path), fps=fps, max_s=longest_s, chunk=_CHUNK, side_px=side_px)
             request["max_pixels"] //= _FRAME_SHARE
             process.send(request, within_s=_START_S)
             content, _ = process.receive(within_s=_START_S)
             yield Clip("upload", self._frames(process), float(content["frame_s"]), int(content["n_frames"]))
+        finally:
+            self._end(process)
+
+    def annotate(
+        self,
+        path: Path,
+        timelines: Sequence[Timeline],
+        out: Path,
+        *,
+        threshold: float | None,
+        tie_margin: float,
+        within_s: float,
+    ) -> int:
+        """Write a video with what was found drawn in, in a process of its own, and return its number of frames.
+
+        Args:
+            path: The video.
+            timelines: What was found in it.
+            out: An MP4 file.
+            threshold: As in `vlfer.scoring.decide`.
+            tie_margin: As in `vlfer.scoring.decide`.
+            within_s: Longest time.
+
+        Raises:
+            VlferError: If it cannot be read or takes too long.
+        """
+        slim = [replace(timeline, vectors=None, thumbnails=()) for timeline in timelines]
+        process = self._start()
+        try:
+            request = self._request("annotate", path=str(path), out=str(out), threshold=threshold)
+            request |= {"tie_margin": tie_margin, "cpu_s": within_s * _ENCODER_THREADS}
+            process.send(request, pickle.dumps(slim), within_s=_START_S)
+            return int(process.receive(within_s=within_s)[0]["frames"])
         finally:
             self._end(process)
 

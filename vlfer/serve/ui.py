@@ -13,6 +13,7 @@ import gradio as gr
 
 from vlfer.errors import EnvironmentProblem
 from vlfer.pipeline import EmotionPipeline
+from vlfer.serve.decoders import DecoderPool
 from vlfer.serve.theme import appearance, asset
 from vlfer.serve.ui_api import add_api
 from vlfer.serve.ui_compare import compare_tab
@@ -28,7 +29,9 @@ __all__ = ["appearance", "build_ui", "serve_ui"]
 _SWEEP_S, _LIFE_S = 120, 1800
 
 
-def build_ui(pipeline: EmotionPipeline, *, limits: Limits | None = None) -> gr.Blocks:
+def build_ui(
+    pipeline: EmotionPipeline, *, limits: Limits | None = None, pool: Callable[[], DecoderPool] | None = None
+) -> gr.Blocks:
     """Build the app around a pipeline.
 
     Mount it with ``gr.mount_gradio_app(app, build_ui(pipeline), path="/", **appearance())``. Uploads lie in a folder
@@ -37,9 +40,10 @@ def build_ui(pipeline: EmotionPipeline, *, limits: Limits | None = None) -> gr.B
     Args:
         pipeline: Answers everything; it is shared by all sessions.
         limits: How much one request may be.
+        pool: Gives the decoding processes of a service that runs beside the app; None starts some of its own.
     """
     _use_private_folder()
-    engine = Engine(pipeline, limits=limits)
+    engine = Engine(pipeline, limits=limits, pool=pool)
     with gr.Blocks(
         title="vlfer: any expression, in your words", analytics_enabled=False, delete_cache=(_SWEEP_S, _LIFE_S)
     ) as blocks:

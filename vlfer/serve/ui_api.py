@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import secrets
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
 
+from vlfer.errors import VideoReadError
 from vlfer.serve.ui_engine import Engine
 from vlfer.serve.ui_guard import spoken
-from vlfer.serve.ui_inputs import photo_input
+from vlfer.serve.ui_inputs import clip_input, photo_input
 from vlfer.text.labels import parse_labels, resolve_label_spec
-from vlfer.types import LabelSet
+from vlfer.types import LabelSet, Prediction
+
+Ask = Callable[[Engine, str | None, str], dict[str, Any]]
 
 
 def asked(words: str) -> LabelSet:
@@ -38,22 +43,42 @@ def ask_photo(engine: Engine, path: str | None, words: str) -> dict[str, Any]:
     """
     labels = asked(words) if words.strip() else engine.pipeline.labels
     answer = engine.tell(engine.look(path or ""), labels)
-    faces = [dataclasses.asdict(prediction) for prediction in answer.predictions]
-    compared = {name: [one.text for one in group] for name, group in engine.sentences(labels)}
+    return {"faces": _plain(answer.predictions), **_compared(engine, labels)}
+
+
+def ask_video(engine: Engine, path: str | None, words: str) -> dict[str, Any]:
+    """Return what the people of a video show, JSON-ready; arguments and errors as for `ask_photo`."""
+    if not path:
+        raise VideoReadError("There is no video.", why="None was given.", fix="a file.")
+    labels = asked(words) if words.strip() else engine.pipeline.labels
+    report = engine.tell_film(engine.watch(path, session=secrets.token_hex(8)), labels).report
+    return {"segments": _plain(report.predictions), "message": report.message, **_compared(engine, labels)}
+
+
+def _plain(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
+    return [dataclasses.asdict(prediction) for prediction in predictions]
+
+
+def _compared(engine: Engine, labels: LabelSet) -> dict[str, Any]:
+    sentences = {name: [one.text for one in group] for name, group in engine.sentences(labels)}
     reading = "perceived expression, not felt emotion; probabilities are relative to the labels given"
-    return {"faces": faces, "sentences": compared, "threshold": answer.threshold, "reading": reading}
+    return {"sentences": sentences, "threshold": engine.threshold(labels), "reading": reading}
 
 
 def add_api(engine: Engine) -> None:
-    """Offer `ask_photo` as ``/photo``."""
+    """Offer `ask_photo` as ``/photo`` and `ask_video` as ``/video``."""
 
-    def photo(picture: str | None, words: str) -> dict[str, Any]:
-        try:
-            return ask_photo(engine, picture, words)
-        except Exception as error:
-            raise gr.Error(spoken(error), print_exception=False) from None
+    def told(ask: Ask) -> Any:
+        def run(path: str | None, words: str) -> dict[str, Any]:
+            try:
+                return ask(engine, path, words)
+            except Exception as error:
+                raise gr.Error(spoken(error), print_exception=False) from None
+
+        return run
 
     with gr.Row(visible=False):
-        picture, words, answer = photo_input(label="Photo"), gr.Textbox(label="Words"), gr.JSON(label="Answer")
-        ask = gr.Button("Ask")
-    ask.click(photo, [picture, words], answer, api_name="photo", concurrency_id="model")
+        picture, clip = photo_input(label="Photo"), clip_input(label="Video")
+        words, answer, go = gr.Textbox(label="Words"), gr.JSON(label="Answer"), gr.Button("Ask")
+    for name, field, ask in (("photo", picture, ask_photo), ("video", clip, ask_video)):
+        go.click(told(ask), [field, words], answer, api_name=name, concurrency_id="model")

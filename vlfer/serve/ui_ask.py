@@ -35,9 +35,9 @@ class Ask:
     descriptors: gr.Textbox
     remark: gr.HTML
 
-    def on_change(self, handler: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-        """Call ``handler(labels, *inputs)`` whenever the question changes."""
-        self.labels.change(
+    def on_change(self, handler: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
+        """Call ``handler(labels, *inputs)`` whenever the question changes; return the event, for what comes then."""
+        return self.labels.change(
             handler, [self.labels, *inputs], list(outputs),
             show_progress="hidden", concurrency_id="scores", concurrency_limit=4, api_visibility="private",
         )  # fmt: skip

@@ -63,7 +63,9 @@ class Backbones:
             if name not in self._others:
                 while len(self._others) >= _MOST_LOADED:
                     del self._others[next(iter(self._others))]
-                self._others[name] = Engine(load_pipeline(name), limits=self.own.limits)
+                self._others[name] = Engine(
+                    load_pipeline(name), limits=self.own.limits, pool=lambda: self.own.uploads.pool
+                )
             self._others[name] = self._others.pop(name)
             return self._others[name]
 

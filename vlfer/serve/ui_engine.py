@@ -3,39 +3,27 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
-from vlfer.errors import ConfigError, NoFaceError, PromptError, VideoReadError, VlferError
+from vlfer.errors import ConfigError, NoFaceError, PromptError, VlferError
+from vlfer.explain import Explanation, explain_crops
 from vlfer.faces.detect import FaceDetector
 from vlfer.pipeline import EmotionPipeline, Hook
 from vlfer.reporting import Analysis, image_predictions
-from vlfer.scoring import default_threshold, score
-from vlfer.sources import Clip, open_source
+from vlfer.scoring import default_threshold
+from vlfer.serve.decoders import DecoderPool
+from vlfer.serve.ui_uploads import Limits, Uploads
+from vlfer.sources import Clip
 from vlfer.stream import EmbeddedStream
 from vlfer.text.bank import compared_sentences, embed_labels
 from vlfer.types import Embedding, Face, FloatArray, Frames, LabelSet, Prediction, UInt8Array
-from vlfer.video.read import load_image, media_kind, probe_video
 
+__all__ = ["Engine", "Film", "Limits", "Photo", "PhotoAnswer", "SentenceScore", "Sentences", "mean_probability"]
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much the app takes on.
-
-    Attributes:
-        labels: Most labels in one question.
-        faces: Most faces of one image that are answered for.
-        video_s: Longest video in seconds.
-        upload_mb: Largest upload in megabytes.
-    """
-
-    labels: int = 120
-    faces: int = 40
-    video_s: float = 900.0
-    upload_mb: int = 200
+_MOST_ASKED = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,14 +31,18 @@ class Photo:
     """An image that was looked at; its faces can be compared with any labels from here on.
 
     Attributes:
-        pixels: (H, W, 3) uint8 RGB.
+        view: (h, w, 3) uint8 RGB, scaled down for the screen.
+        width: Of the picture in pixels, in which the boxes are.
+        height: Of the picture in pixels.
         faces: N faces, largest first.
         crops: N crops (S, S, 3) uint8 RGB.
         embedding: N vectors.
         note: How the faces were found.
     """
 
-    pixels: UInt8Array
+    view: UInt8Array
+    width: int
+    height: int
     faces: tuple[Face, ...]
     crops: tuple[UInt8Array, ...]
     embedding: Embedding
@@ -101,38 +93,48 @@ class Engine:
     """One pipeline, asked in many words.
 
     Args:
-        pipeline: Finds, encodes and scores.
+        pipeline: Encodes and scores.
         limits: How much one request may be.
+        pool: Gives the decoding processes of a service that runs beside the app; None starts some.
     """
 
-    def __init__(self, pipeline: EmotionPipeline, *, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        pipeline: EmotionPipeline,
+        *,
+        limits: Limits | None = None,
+        pool: Callable[[], DecoderPool] | None = None,
+    ) -> None:
         self.pipeline = pipeline
         self.limits = limits or Limits()
+        crop_px = pipeline.encoder.spec.image_size
+        self.uploads = Uploads(pipeline.config, crop_px=crop_px, limits=self.limits, pool=pool)
         self._stops: dict[str, threading.Event] = {}
+        self._asked: OrderedDict[tuple[str, str], EmotionPipeline] = OrderedDict()
+        self._lock = threading.Lock()
 
-    def look(self, source: str | UInt8Array) -> Photo:
+    def look(self, path: str) -> Photo:
         """Find and encode the faces of an image.
 
-        Args:
-            source: A path, or pixels (H, W, 3) uint8 RGB.
-
         Raises:
-            ImageReadError: If it is no image.
+            VlferError: If it is no image, too large, or takes too long.
             NoFaceError: If it shows no face.
         """
-        pixels = load_image(source).pixels[0] if isinstance(source, str) else source
-        faces, note = self.pipeline.find(pixels, effort="thorough")
-        if not faces:
+        looked = self.uploads.look(path)
+        if not looked.faces:
             raise NoFaceError(
                 "No face was found in this picture.",
                 why="It may be small, turned away, covered or drawn.",
                 fix="a picture in which the face is larger and seen from the front.",
             )
-        if len(faces) > self.limits.faces:
-            note = f"{len(faces)} faces were found; the {self.limits.faces} largest are answered for"
-            faces = faces[: self.limits.faces]
-        crops = tuple(self.pipeline.crop(pixels, face) for face in faces)
-        return Photo(pixels, tuple(faces), crops, self.pipeline.encode(np.stack(crops)), note)
+        most, note = self.limits.faces, looked.note
+        if len(looked.faces) > most:
+            note = f"{len(looked.faces)} faces were found; the {most} largest are answered for"
+        crops = looked.crops[:most]
+        return Photo(
+            looked.view, looked.width, looked.height, looked.faces[:most], tuple(crops), self.pipeline.encode(crops),
+            note,
+        )  # fmt: skip
 
     def tell(self, photo: Photo, labels: LabelSet) -> PhotoAnswer:
         """Compare the faces of a photo with labels.
@@ -140,15 +142,18 @@ class Engine:
         Raises:
             PromptError: If there are too many labels.
         """
-        self.check(labels)
-        pipeline, config = self.pipeline, self.pipeline.config
-        scores = score(
-            photo.embedding, labels, pipeline.bank,
-            temperature=pipeline.temperature, ensemble=config.ensemble, pooling=config.pooling,
-        )  # fmt: skip
+        scores = self.asking(labels).score(photo.embedding)
+        config = self.pipeline.config
         deciding: Any = {"threshold": config.threshold, "tie_margin": config.tie_margin}
         predictions = image_predictions(photo.faces, scores, note=photo.note, **deciding)
         return PhotoAnswer(predictions, self._sentence_scores(photo.embedding, labels), self.threshold(labels))
+
+    def explain(self, photo: Photo, answer: PhotoAnswer, labels: LabelSet) -> tuple[Explanation, ...]:
+        """Say why the largest faces of a photo got their labels."""
+        crops = photo.crops[: self.limits.explained]
+        names = [prediction.top[0][0] for prediction in answer.predictions[: len(crops)]]
+        found = explain_crops(self.asking(labels), crops, names)
+        return tuple(one for one in found if one is not None)
 
     def detector(self) -> FaceDetector:
         """Return the face detector.
@@ -169,29 +174,17 @@ class Engine:
             session: Name under which `stop` ends it early; what was seen by then is kept.
 
         Raises:
-            VideoReadError: If it is no video, too long, or stopped before its first frame.
+            VlferError: If it is no video, too long, or stopped before its first frame.
         """
-        if media_kind(path) == "image":
-            raise VideoReadError("This file is an image.", why="A video is needed here.", fix="the Photo tab.")
-        info = probe_video(path)
-        if info.duration_s > self.limits.video_s:
-            raise VideoReadError(
-                f"The video lasts {info.duration_s / 60:.0f} minutes.",
-                why=f"This app watches {self.limits.video_s / 60:.0f} minutes at most.",
-                fix="a shorter part, or on your own machine: vlfer predict film.mp4",
-            )
-        clip = open_source(path, fps=self.pipeline.config.fps)
-        if isinstance(clip, Frames):
-            raise VideoReadError("This file holds one picture.", why="A video is needed here.", fix="the Photo tab.")
         stop = threading.Event()
-        self._stops[session] = stop
-        try:
-            watched = replace(clip, chunks=_until(_limited(clip.chunks, self.limits.video_s), stop))
-            stream = self.pipeline.watch(watched, hook=hook)
-        finally:
-            if self._stops.get(session) is stop:
-                del self._stops[session]
-        return Film(replace(clip, chunks=()), stream)
+        with self.uploads.video(path) as clip:
+            self._stops[session] = stop
+            try:
+                stream = self.pipeline.watch(replace(clip, chunks=_until(clip.chunks, stop)), hook=hook)
+            finally:
+                if self._stops.get(session) is stop:
+                    del self._stops[session]
+        return Film(replace(clip, source=path, chunks=()), stream)
 
     def stop(self, session: str) -> None:
         """End what `watch` does for a session."""
@@ -208,15 +201,23 @@ class Engine:
         return self.asking(labels).tell(film.clip, film.stream)
 
     def asking(self, labels: LabelSet) -> EmotionPipeline:
-        """Return the pipeline for other labels; it shares everything that was loaded.
+        """Return the pipeline for other labels; it shares everything that was loaded, and the last ones are kept.
 
         Raises:
             PromptError: If there are too many labels.
         """
         self.check(labels)
-        own = self.pipeline
-        config = own.config.model_copy(update={"labels": labels.name, "top": len(labels)})
-        return EmotionPipeline(own.encoder, labels=labels, bank=own.bank, detector=own.detector, config=config)
+        own, key = self.pipeline, (labels.sha256, labels.name)
+        with self._lock:
+            found = self._asked.pop(key, None)
+        if found is None:
+            config = own.config.model_copy(update={"labels": labels.name, "top": len(labels)})
+            found = EmotionPipeline(own.encoder, labels=labels, bank=own.bank, detector=own.detector, config=config)
+        with self._lock:
+            self._asked[key] = found
+            while len(self._asked) > _MOST_ASKED:
+                self._asked.popitem(last=False)
+        return found
 
     def sentences(self, labels: LabelSet) -> Sentences:
         """Return the sentences that stand for each label."""
@@ -262,14 +263,6 @@ def _until(chunks: Iterable[Frames], stop: threading.Event) -> Iterator[Frames]:
     for chunk in chunks:
         if stop.is_set():
             raise VlferError("Stopped.", why="You asked for it.", fix="start again to see the rest.")
-        yield chunk
-
-
-def _limited(chunks: Iterable[Frames], longest_s: float) -> Iterator[Frames]:
-    """End a stream whose header told too short a length, or none."""
-    for chunk in chunks:
-        if float(chunk.times_s[0]) > longest_s:
-            raise VideoReadError(f"The video goes on beyond {longest_s / 60:.0f} minutes.", why="The rest is left out.")
         yield chunk
 
 

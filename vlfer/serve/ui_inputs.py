@@ -5,6 +5,8 @@ Methods are replaced on the instance, as Gradio writes a stub file beside the mo
 
 from __future__ import annotations
 
+import base64
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -24,6 +26,21 @@ def clip_input(**settings: Any) -> gr.Video:
     field.preprocess = _path_of
     field.postprocess = _file_at
     return field
+
+
+def camera_input(**settings: Any) -> gr.Image:
+    """Return a field for the live camera, each frame given to handlers as the bytes of a file."""
+    field = gr.Image(type="filepath", sources=["webcam"], streaming=True, **settings)
+    field.preprocess = _bytes_of  # type: ignore[method-assign]
+    return field
+
+
+def _bytes_of(payload: Any) -> bytes | None:
+    if payload is None:
+        return None
+    if payload.url and payload.url.startswith("data:"):
+        return base64.b64decode(payload.url.partition(",")[2])
+    return Path(payload.path).read_bytes()
 
 
 def _path_of(payload: Any) -> str | None:

@@ -5,29 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import cv2
 import gradio as gr
 import numpy as np
 
 from vlfer.config import resource_dir
-from vlfer.errors import DataError, VideoReadError
+from vlfer.errors import DataError
 from vlfer.mie import MicroRecognizer, MicroResult
 from vlfer.models.flow_encoder import FlowAdapter, load_flow_adapter
 from vlfer.scoring import default_threshold
 from vlfer.serve.ui_ask import build_ask
-from vlfer.serve.ui_engine import Engine
+from vlfer.serve.ui_engine import Engine, SentenceScore
 from vlfer.serve.ui_guard import guarded
 from vlfer.serve.ui_html import empty
 from vlfer.serve.ui_inputs import clip_input, photo_input
 from vlfer.serve.ui_micro_html import micro_html
 from vlfer.serve.ui_samples import clip_path
 from vlfer.serve.ui_video import example_folder
+from vlfer.text.bank import compared_sentences
 from vlfer.text.labels import load_label_set
 from vlfer.types import Frames, LabelSet, UInt8Array
-from vlfer.video.read import load_image, media_kind, probe_video, read_video
 
 IDEAS = ("suppressed smile, flash of disgust, startled look", "frowning brows, raised brows, pressed lips")
 LONGEST_S, MOST_FRAMES, LONGEST_SIDE_PX = 12.0, 2400, 480
+_EVERY_FRAME_FPS = 10_000.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,12 +71,11 @@ class MicroEngine:
         """Find onset and apex in a clip and say what moved.
 
         Raises:
-            VideoReadError: If it is no video.
-            DataError: If it is too long.
+            VlferError: If it is no video, or too long.
             NoFaceError: If it shows no face.
         """
         recognizer = self.recognizer(labels)
-        frames = load_clip(path)
+        frames = self._frames(path)
         result = recognizer.recognize_clip(frames)
         found = result.moments
         length_s = float(frames.times_s[-1])
@@ -86,10 +85,10 @@ class MicroEngine:
         """Say what moved between two pictures.
 
         Raises:
-            ImageReadError: If one is no picture.
+            VlferError: If one is no picture.
             NoFaceError: If one shows no face.
         """
-        first, second = load_image(onset).pixels[0], load_image(apex).pixels[0]
+        first, second = self.engine.uploads.pixels(onset), self.engine.uploads.pixels(apex)
         return Motion(first, second, self.recognizer(labels).recognize_pair(first, second), 0.0)
 
     def again(self, motion: Motion, labels: LabelSet) -> Motion:
@@ -98,38 +97,18 @@ class MicroEngine:
         kept = replace(result, moments=motion.result.moments, notes=motion.result.notes)
         return replace(motion, result=kept)
 
-
-def load_clip(path: str) -> Frames:
-    """Read a whole short clip, scaled down where it is large.
-
-    Raises:
-        VideoReadError: If it is no video.
-        DataError: If it is too long.
-    """
-    if media_kind(path) == "image":
-        raise VideoReadError("This file is an image.", why="Motion needs two moments.", fix="Onset and apex.")
-    info = probe_video(path)
-    if info.duration_s > LONGEST_S or info.frame_count > MOST_FRAMES:
-        raise DataError(
-            f"The clip lasts {info.duration_s:.0f} s.",
-            why=f"One expression is looked for in {LONGEST_S:.0f} s at most.",
-            fix="cut it to the moment, or find the moments first with: vlfer mie spot film.mp4",
-        )  # fmt: skip
-    pixels, times, count = [], [], 0
-    for chunk in read_video(path):
-        pixels += [_shrunk(frame) for frame in chunk.pixels]
-        times.append(chunk.times_s)
-        count += len(chunk)
-        if count > MOST_FRAMES:
-            raise DataError(f"The clip has more than {MOST_FRAMES} frames.", fix="cut it to the moment.")
-    return Frames(np.stack(pixels), np.concatenate(times), path)
-
-
-def _shrunk(pixels: UInt8Array) -> UInt8Array:
-    scale = LONGEST_SIDE_PX / max(pixels.shape[:2])
-    if scale >= 1:
-        return pixels
-    return np.asarray(cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    def _frames(self, path: str) -> Frames:
+        """Read a whole short clip, scaled down where it is large."""
+        chunks, count = [], 0
+        opened = self.engine.uploads.video(path, fps=_EVERY_FRAME_FPS, longest_s=LONGEST_S, side_px=LONGEST_SIDE_PX)
+        with opened as clip:
+            for chunk in clip.chunks:
+                chunks.append(chunk)
+                count += len(chunk)
+                if count > MOST_FRAMES:
+                    raise DataError(f"The clip has more than {MOST_FRAMES} frames.", fix="cut it to the moment.")
+        pixels = np.concatenate([chunk.pixels for chunk in chunks])
+        return Frames(pixels, np.concatenate([chunk.times_s for chunk in chunks]), "upload")
 
 
 def start_html() -> str:
@@ -142,7 +121,13 @@ def shown(motion: Motion | None, labels: LabelSet) -> tuple[Motion | None, str]:
     """Return a motion with its answer as HTML."""
     if motion is None:
         return None, start_html()
-    page = micro_html(motion.result, labels, length_s=motion.length_s, threshold=default_threshold(len(labels)))
+    sentences = tuple(
+        (label.name, tuple(SentenceScore(text) for text in compared_sentences(label, label_set=labels)))
+        for label in labels.labels
+    )
+    page = micro_html(
+        motion.result, labels, sentences=sentences, length_s=motion.length_s, threshold=default_threshold(len(labels))
+    )
     return motion, page
 
 

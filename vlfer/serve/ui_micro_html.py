@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from vlfer.micro.words import UNIT_SENTENCES
 from vlfer.mie import MicroResult
-from vlfer.serve.ui_html import bars, esc, note, percent, picture_uri, relative
+from vlfer.serve.ui_engine import Sentences
+from vlfer.serve.ui_html import bars, esc, note, percent, picture_uri, relative, sentence_list
 from vlfer.types import LabelSet
 
 CAUTION = (
@@ -13,12 +14,15 @@ CAUTION = (
 )
 
 
-def micro_html(result: MicroResult, labels: LabelSet, *, length_s: float, threshold: float) -> str:
+def micro_html(
+    result: MicroResult, labels: LabelSet, *, sentences: Sentences, length_s: float, threshold: float
+) -> str:
     """Draw what moved, when, and what it may mean.
 
     Args:
         result: What was found.
         labels: What was asked.
+        sentences: Those that stand for the labels; shown where the motion was compared with them.
         length_s: Of the clip; 0 for two pictures.
         threshold: Probability below which it abstains.
     """
@@ -38,10 +42,11 @@ def micro_html(result: MicroResult, labels: LabelSet, *, length_s: float, thresh
         else ""
     )
     state = "" if result.label else " is-abstained"
+    compared = sentence_list(sentences, first=result.top[0][0]) if result.top else ""
     notes = "".join(note(text) for text in result.notes)
     return (
         f'<section class="vl-micro"><article class="vl-card vl-face{state}">{head}{_picture(result)}'
-        f"{_interval(result, length_s=length_s)}{why}{chart}{_units(result)}{notes}</article>"
+        f"{_interval(result, length_s=length_s)}{why}{chart}{_units(result)}{notes}{compared}</article>"
         f'{relative(labels, threshold=threshold)}<p class="vl-honest">{esc(CAUTION)}</p></section>'
     )
 

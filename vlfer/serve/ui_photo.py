@@ -13,6 +13,7 @@ from vlfer.serve.ui_html import empty
 from vlfer.serve.ui_inputs import photo_input
 from vlfer.serve.ui_photo_html import photo_html
 from vlfer.serve.ui_samples import portrait_path
+from vlfer.serve.ui_why import why_html
 from vlfer.types import LabelSet
 
 Kept = tuple[Photo, PhotoAnswer]
@@ -49,6 +50,14 @@ def ask_again(engine: Engine, labels: LabelSet, kept: Kept | None) -> tuple[Kept
     return (photo, answer), photo_html(photo, answer, labels, before=before)
 
 
+def say_why(engine: Engine, is_wanted: bool, kept: Kept | None, labels: LabelSet) -> str:
+    """Return why each of the largest faces got its label, or nothing where that is not wanted."""
+    if not is_wanted or kept is None:
+        return ""
+    photo, answer = kept
+    return why_html(engine.explain(photo, answer, labels), faces=len(photo.faces))
+
+
 def photo_tab(engine: Engine) -> None:
     """Lay out the tab and wire it."""
     first = engine.pipeline.labels
@@ -62,6 +71,12 @@ def photo_tab(engine: Engine) -> None:
             ask = build_ask(engine, labels=first, place="photo")
         with gr.Column(scale=7, min_width=320):
             result = gr.HTML(start_html(), apply_default_css=False, elem_id="vl-photo-result")
+            with gr.Column(visible=False, elem_classes="vl-why-panel") as panel:
+                wanted = gr.Checkbox(
+                    False, label="Say why: which sentences pulled, and where on the face", elem_id="vl-why-toggle",
+                    container=False,
+                )  # fmt: skip
+                reasons = gr.HTML(apply_default_css=False, elem_id="vl-why")
     kept = gr.State(None, time_to_live=1800)
 
     @guarded(failed=lambda card: (None, card))
@@ -72,9 +87,15 @@ def photo_tab(engine: Engine) -> None:
     def again(labels: LabelSet, photo: Kept | None) -> Any:
         return ask_again(engine, labels, photo)
 
-    picture.change(
-        look, [picture, ask.labels], [kept, result],
-        concurrency_id="model", show_progress="minimal", api_visibility="private",
-    )  # fmt: skip
+    @guarded(failed=lambda card: (gr.skip(), card))
+    def why(is_wanted: bool, photo: Kept | None, labels: LabelSet) -> Any:
+        return gr.Column(visible=photo is not None), say_why(engine, is_wanted, photo, labels)
+
+    model: Any = {"concurrency_id": "model", "api_visibility": "private"}
+    explaining: Any = {"fn": why, "inputs": [wanted, kept, ask.labels], "outputs": [panel, reasons], **model}
+    picture.change(look, [picture, ask.labels], [kept, result], show_progress="minimal", **model).then(
+        show_progress="hidden", **explaining
+    )
     example.click(lambda: str(portrait_path()), None, picture, queue=False, api_visibility="private")
-    ask.on_change(again, [kept], [kept, result])
+    ask.on_change(again, [kept], [kept, result]).then(show_progress="hidden", **explaining)
+    wanted.input(show_progress="minimal", **explaining)

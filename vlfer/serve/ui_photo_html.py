@@ -37,7 +37,7 @@ def photo_html(photo: Photo, answer: PhotoAnswer, labels: LabelSet, *, before: B
 
 def figure(photo: Photo, predictions: Sequence[Prediction]) -> str:
     """Return the picture with a numbered box on each face, and a sentence for who cannot see it."""
-    height, width = photo.pixels.shape[:2]
+    height, width = photo.height, photo.width
     unit = max(width, height)
     boxes = "".join(_box(p, i + 1, unit=unit) for i, p in enumerate(predictions))
     faces = "1 face" if len(predictions) == 1 else f"{len(predictions)} faces"
@@ -46,7 +46,7 @@ def figure(photo: Photo, predictions: Sequence[Prediction]) -> str:
         for i, p in enumerate(predictions[:_OPEN_CARDS])
     )
     return (
-        f'<figure class="vl-figure" style="--ratio:{width / height:.4f}"><img src="{picture_uri(photo.pixels)}" '
+        f'<figure class="vl-figure" style="--ratio:{width / height:.4f}"><img src="{picture_uri(photo.view)}" '
         f'alt="{esc(f"Photo with {faces}. {spoken}.")}"/>'
         f'<svg viewBox="0 0 {width} {height}" aria-hidden="true">{boxes}</svg></figure>'
     )

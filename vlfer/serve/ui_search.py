@@ -10,16 +10,16 @@ from typing import Any
 
 import gradio as gr
 
-from vlfer.errors import PromptError, VlferError
+from vlfer.errors import PromptError
 from vlfer.search.index import Hit, SearchIndex
-from vlfer.search.moments import find_moments, query_vector
-from vlfer.serve.ui_engine import Engine
+from vlfer.search.moments import find_moments, query_sentences, query_vector
+from vlfer.serve.ui_engine import Engine, SentenceScore
 from vlfer.serve.ui_guard import explain, guarded
-from vlfer.serve.ui_html import HONEST, clock, empty, esc
+from vlfer.serve.ui_html import HONEST, clock, empty, esc, sentence_list
 from vlfer.serve.ui_inputs import clip_input
 from vlfer.serve.ui_samples import clip_path, portrait_path
 from vlfer.serve.ui_video import example_folder
-from vlfer.video.read import media_kind, probe_video
+from vlfer.video.read import media_kind
 
 IDEAS = ("a broad smile", "raised brows and an open mouth", "a disapproving frown")
 MOST_FILES = 40
@@ -49,10 +49,14 @@ class Shelf:
         Raises:
             VlferError: If it cannot be read, is too long or shows no face.
         """
-        if media_kind(path) != "image" and probe_video(path).duration_s > self.engine.limits.video_s:
-            raise VlferError("The video is too long.", why=f"At most {self.engine.limits.video_s / 60:.0f} minutes.")
+        pipeline, uploads = self.engine.pipeline, self.engine.uploads
+        if media_kind(path) == "image":
+            moments = find_moments(pipeline, uploads.pixels(path))
+        else:
+            with uploads.video(path) as clip:
+                moments = find_moments(pipeline, clip)
         name = _free_name(Path(path).name, self.files)
-        count = self.index.add_source(name, find_moments(self.engine.pipeline, path))
+        count = self.index.add_source(name, moments)
         self.files[name] = path
         return count
 
@@ -113,10 +117,11 @@ def answer(shelf: Shelf | None, words: str) -> str:
     hits = shelf.ask(words)
     cards = "".join(_card(hit, i, is_film=_is_film(shelf.files.get(hit.source, ""))) for i, hit in enumerate(hits))
     sentence = esc(words.strip())
+    compared = sentence_list(((words.strip(), tuple(SentenceScore(s) for s in query_sentences(words.strip()))),))
     return (
         f'<p class="vl-honest">Moments nearest to <strong>{sentence}</strong>, best first. There is always a nearest '
-        f"one, even where nothing fits: look at the cosine. {HONEST}</p>"
-        f'<ul class="vl-hits">{cards}</ul>'
+        "one, even where nothing fits: look at the cosine. It is relative to the words given, and no probability. "
+        f'{HONEST}</p><ul class="vl-hits">{cards}</ul><div class="vl-card">{compared}</div>'
     )
 
 

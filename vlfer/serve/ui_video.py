@@ -9,7 +9,6 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from vlfer.export.film import write_annotated
 from vlfer.pipeline import Hook
 from vlfer.serve.ui_ask import build_ask
 from vlfer.serve.ui_engine import Engine, Film
@@ -68,12 +67,8 @@ def annotated(engine: Engine, film: Film, labels: LabelSet, folder: Path) -> Pat
     Raises:
         VlferError: If the video cannot be read again.
     """
-    analysis = engine.tell_film(film, labels)
-    config = engine.pipeline.config
     path = folder / secrets.token_hex(8) / "annotated.mp4"
-    write_annotated(
-        film.clip.source, analysis.timelines, path, threshold=config.threshold, tie_margin=config.tie_margin
-    )
+    engine.uploads.annotate(film.clip.source, engine.tell_film(film, labels).timelines, path)
     return path
 
 

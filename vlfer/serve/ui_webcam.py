@@ -15,6 +15,7 @@ from vlfer.serve.ui_ask import build_ask
 from vlfer.serve.ui_engine import Engine, Photo
 from vlfer.serve.ui_guard import guarded
 from vlfer.serve.ui_html import empty, relative
+from vlfer.serve.ui_inputs import camera_input
 from vlfer.serve.ui_photo_html import face_card
 from vlfer.types import Embedding, Face, FloatArray, LabelSet, UInt8Array
 
@@ -70,7 +71,8 @@ def see_frame(
     crops = tuple(engine.pipeline.crop(pixels, face) for face in faces)
     fresh = engine.pipeline.encode(np.stack(crops))
     vectors = smooth(fresh.vectors, faces, before, now_s=now_s)
-    photo = Photo(pixels, tuple(faces), crops, Embedding(vectors, fresh.space))
+    height, width = pixels.shape[:2]
+    photo = Photo(pixels, width, height, tuple(faces), crops, Embedding(vectors, fresh.space))
     answer = engine.tell(photo, labels)
     spent = time.perf_counter() - begun
     cards = "".join(face_card(photo, answer, i, before=None, is_open=True) for i in range(len(faces)))
@@ -100,17 +102,15 @@ def webcam_tab(engine: Engine) -> None:
     """Lay out the tab and wire it."""
     with gr.Row(elem_classes="vl-columns"):
         with gr.Column(scale=5, min_width=300, elem_classes="vl-left"):
-            camera = gr.Image(
-                label="Camera", sources=["webcam"], streaming=True, type="numpy", height=330, buttons=[],
-                elem_id="vl-camera",
-            )  # fmt: skip
+            camera = camera_input(label="Camera", height=330, buttons=[], elem_id="vl-camera")
             ask = build_ask(engine, labels=engine.pipeline.labels, place="webcam")
         with gr.Column(scale=7, min_width=320):
             result = gr.HTML(start_html(), apply_default_css=False, elem_id="vl-webcam-result")
     live = gr.State(None, time_to_live=600)
 
     @guarded(failed=lambda card: (None, card))
-    def see(pixels: UInt8Array | None, labels: LabelSet, before: Live | None) -> Any:
+    def see(frame: bytes | None, labels: LabelSet, before: Live | None) -> Any:
+        pixels = engine.uploads.pixels(frame) if frame else None
         return see_frame(engine, pixels, labels, before, now_s=time.monotonic())
 
     camera.stream(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from textwrap import shorten, wrap
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -13,6 +14,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from vlfer.errors import ShapeError
 from vlfer.explain import Explanation
 from vlfer.serve.plots import FAINT, INK, OTHER, PALETTE
+from vlfer.types import FloatArray, UInt8Array
 
 MOST_FACES = 6
 _SENTENCES = 4
@@ -46,6 +48,19 @@ def plot_explanations(explanations: Sequence[Explanation | None], *, title: str 
     return figure
 
 
+def relevance_picture(crop: UInt8Array, relevance: FloatArray) -> UInt8Array:
+    """Return a face in grey with its relevance laid over, told apart without colour by its lightness.
+
+    Args:
+        crop: (S, S, 3) uint8 RGB.
+        relevance: (S, S) from 0 to 1.
+    """
+    grey = crop.mean(axis=2, keepdims=True) / 255
+    share = (0.25 + 0.5 * relevance)[..., None]
+    mixed = (1 - share) * grey + share * np.asarray(colormaps["inferno"](relevance))[..., :3]
+    return np.asarray(255 * mixed + 0.5, dtype=np.uint8)
+
+
 def _draw_face(axes: Axes, one: Explanation) -> None:
     axes.imshow(one.crop)
     axes.axis("off")
@@ -55,13 +70,11 @@ def _draw_face(axes: Axes, one: Explanation) -> None:
 
 def _draw_map(axes: Axes, one: Explanation) -> None:
     axes.axis("off")
-    grey = np.repeat(one.crop.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8)
-    axes.imshow(grey)
     if one.relevance is None or not one.relevance.any():
+        axes.imshow(one.crop)
         axes.set_title("nowhere in particular", fontsize=9, color=FAINT, loc="left")
         return
-    # bright where it speaks for the label; told apart without colour by its lightness
-    axes.imshow(one.relevance, cmap="inferno", alpha=0.25 + 0.5 * one.relevance, vmin=0, vmax=1)
+    axes.imshow(relevance_picture(one.crop, one.relevance))
     axes.set_title("where it speaks for the label", fontsize=9, color=FAINT, loc="left")
 
 
