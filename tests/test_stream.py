@@ -1,10 +1,14 @@
 import numpy as np
 import pytest
 
+from vlfer.bench.clips import make_clip
 from vlfer.collect import MOST_KEPT_THUMBS, MOST_THUMBNAILS
 from vlfer.errors import VideoReadError
+from vlfer.faces.follow import DEFAULT_FIT_EVERY_S, FaceFollower
+from vlfer.pipeline import load_pipeline
 from vlfer.stream import embed_stream
 from vlfer.types import Embedding, Face, Frames
+from vlfer.video.read import read_video
 
 STILL = 8  # frames of one grey; that of the next is no cut
 
@@ -105,3 +109,23 @@ def test_progress_counts_frames():
     told = []
     embed_stream(chunks_of(10), find=two_faces, crop=crop, encode=Encoder(), on_frames=told.append)
     assert told == [4, 8, 10]
+
+
+@pytest.mark.slow
+def test_scores_with_flow_between_fits_are_those_of_a_fit_in_every_frame(tmp_path):
+    pipeline = load_pipeline("bundled", labels="ekman7", faces="detect", fps=100.0, device="cpu")
+    tools = pipeline.clip_tools()
+    clip = make_clip(tmp_path / "one.mp4", people=1, seconds=2.0, size=(640, 360))
+    told = []
+    for fit_every_s in (0.0, DEFAULT_FIT_EVERY_S):
+        follower = FaceFollower(tools.find, follower=tools.follower, fit_every_s=fit_every_s)
+        stream = embed_stream(
+            read_video(clip.path), find=tools.find, crop=tools.crop, encode=tools.encode, follower=follower
+        )
+        (seen,) = stream.tracks
+        assert len(seen.times_s) == 60
+        told.append(pipeline.score(seen.embedding))
+    every, between = told
+    assert (every.probability.argmax(axis=1) == between.probability.argmax(axis=1)).all()
+    assert np.abs(every.probability - between.probability).max() < 0.05
+    assert np.abs(every.similarity - between.similarity).max() < 0.03

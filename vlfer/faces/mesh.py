@@ -31,6 +31,8 @@ from vlfer.types import Face, FloatArray, UInt8Array
 # Sides of the images that the detectors see; they scale further down themselves, but without anti-aliasing.
 _DETECTOR_SIDE_PX = 256
 _MESH_SIDE_PX = 384
+# A face that is followed fills its view; the mesh looks at 192 px of it.
+_FOLLOW_SIDE_PX = 256
 # A square around the box of BlazeFace (brows to chin) in which the mesh finds the face again.
 _MESH_CROPS = (2.0, 1.5)
 # The same, around the canonical square of the frame before: room for the face to move.
@@ -120,7 +122,7 @@ class MediaPipeDetector:
             landmarks=face.landmarks,
         )
         with self._lock:
-            mesh = self._fit_mesh(pixels, near, crop=_FOLLOW_CROP)
+            mesh = self._fit_mesh(pixels, near, crop=_FOLLOW_CROP, size=_FOLLOW_SIDE_PX)
         if mesh is None or not 0.5 < canonical_square(mesh)[1] / side < 2.0:
             return None
         outline = mesh[:468]
@@ -229,13 +231,13 @@ class MediaPipeDetector:
                 confirmed.append(Face(box=box, score=face.score, landmarks=fits[0]))
         return suppress_overlaps(confirmed)
 
-    def _fit_mesh(self, pixels: UInt8Array, face: Face, *, crop: float) -> FloatArray | None:
+    def _fit_mesh(self, pixels: UInt8Array, face: Face, *, crop: float, size: int = _MESH_SIDE_PX) -> FloatArray | None:
         """Fit the mesh to an upright, enlarged square around a proposal; (478, 2) pixels of the image, or None."""
         right, left = _eyes(face).astype(np.float64)
         roll = math.atan2(left[1] - right[1], left[0] - right[0])
         side = float(face.box[2] - face.box[0]) * crop
         center = (float(face.box[0] + face.box[2]) / 2, float(face.box[1] + face.box[3]) / 2)
-        view = warp_square(pixels, center=center, side=side, roll=roll, size=_MESH_SIDE_PX)
+        view = warp_square(pixels, center=center, side=side, roll=roll, size=size)
         found = self._mesh.process(view).multi_face_landmarks
         if not found:
             return None
