@@ -20,6 +20,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from vlfer.errors import ConfigError, VideoReadError
 from vlfer.types import Frames, TimeArray, UInt8Array
@@ -281,18 +282,27 @@ def _first_line(error: Exception) -> str:
 
 def _read_pyav(request: _Request, chunk: int, *, after_s: float) -> Iterator[Frames]:
     """Read with PyAV, from the frame that follows ``after_s`` in the stride of the request."""
-    waiting: list[UInt8Array] = []
+    reformatter = VideoReformatter()  # one a frame would be made otherwise, with all its tables
+    block = np.empty((0,), dtype=np.uint8)
     times_s: list[float] = []
     for time_s, frame in itertools.islice(_frames_from(request, after_s), 0, None, request.stride):
-        pixels = frame.to_ndarray(format="rgb24")
-        turned = np.ascontiguousarray(np.rot90(pixels, request.info.rotation_deg // 90))
-        if waiting and (len(waiting) == chunk or turned.shape != waiting[0].shape):
-            yield Frames(np.stack(waiting), np.array(times_s), request.info.source)
-            waiting, times_s = [], []
-        waiting.append(turned)
+        turned = np.rot90(_rgb(frame, reformatter), request.info.rotation_deg // 90)
+        if times_s and (len(times_s) == chunk or turned.shape != block.shape[1:]):
+            yield Frames(block[: len(times_s)], np.array(times_s), request.info.source)
+            times_s = []
+        if not times_s:
+            block = np.empty((chunk, *turned.shape), dtype=np.uint8)
+        block[len(times_s)] = turned
         times_s.append(time_s)
-    if waiting:
-        yield Frames(np.stack(waiting), np.array(times_s), request.info.source)
+    if times_s:
+        yield Frames(block[: len(times_s)], np.array(times_s), request.info.source)
+
+
+def _rgb(frame: Any, reformatter: VideoReformatter) -> UInt8Array:
+    """Return a view of the pixels of a frame, (H, W, 3), valid while nothing else is converted."""
+    plane = reformatter.reformat(frame, format="rgb24").planes[0]
+    rows = np.frombuffer(plane, dtype=np.uint8).reshape(plane.height, plane.line_size)
+    return rows[:, : 3 * plane.width].reshape(plane.height, plane.width, 3)
 
 
 def _frames_from(request: _Request, after_s: float) -> Iterator[tuple[float, Any]]:
