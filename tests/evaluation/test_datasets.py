@@ -178,6 +178,13 @@ def test_check_compares_counts_and_finds_missing_media(fake, tmp_path):
     assert check_dataset("dfew", root).missing == (str(root / "Clip" / "original" / "3.mp4"),)
 
 
+def test_every_dataset_says_how_well_its_figures_are_known():
+    for dataset in DATASETS.values():
+        if dataset.name != "folders":
+            assert dataset.verified or dataset.unverified, dataset.name
+        assert dataset.published or "count" in dataset.unverified or dataset.name == "folders"
+
+
 def test_capitals_of_folder_names_make_no_difference(fake, tmp_path):
     root = fake.mafw(tmp_path)
     (root / "Train & Test Set" / "single").rename(root / "Train & Test Set" / "Single")

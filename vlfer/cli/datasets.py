@@ -27,7 +27,7 @@ def list_datasets(
     from vlfer.evaluation.datasets import DATASETS
 
     if form == "json":
-        fields = ("name", "title", "labels", "media", "layout", "protocol", "source")
+        fields = ("name", "title", "labels", "media", "layout", "protocol", "source", "verified", "unverified")
         rows = [{f: getattr(d, f) for f in fields} | {"published": dict(d.published)} for d in DATASETS.values()]
         typer.echo(json.dumps(rows, indent=2))
         return
@@ -68,7 +68,8 @@ def check(
             json.dumps(
                 {
                     "dataset": result.manifest.name, "n": len(result.manifest), "complete": result.is_complete,
-                    "counts": counts, "labels": result.labels, "missing": list(result.missing),
+                    "counts": counts, "verified": result.dataset.verified, "unverified": result.dataset.unverified,
+                    "labels": result.labels, "missing": list(result.missing),
                     "notes": list(result.manifest.remarks),
                 },
                 indent=2, ensure_ascii=False,
@@ -93,7 +94,10 @@ def _print_check(result: Check) -> None:
     if result.counts:
         console.print(table)
     else:
-        console.print("Its authors state no counts that could be compared.", highlight=False)
+        console.print("There is no count to compare with.", highlight=False)
+    for title, text in (("Verified", result.dataset.verified), ("Not verified", result.dataset.unverified)):
+        if text:
+            console.print(f"{title}: {text}", highlight=False)
     labels = ", ".join(f"{label} {count}" for label, count in result.labels.items())
     console.print(f"Labels: {labels}", highlight=False)
     for note in result.manifest.remarks:

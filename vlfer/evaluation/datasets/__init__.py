@@ -22,12 +22,14 @@ class Check:
     """A copy of a data set against what its authors state.
 
     Attributes:
+        dataset: What was compared with, and how well that is known.
         manifest: What was read.
         counts: Part to published and found number of rows.
         labels: Rows per label.
         missing: Media that are listed and not there.
     """
 
+    dataset: Dataset
     manifest: Manifest
     counts: dict[str, tuple[int, int]]
     labels: dict[str, int]
@@ -82,6 +84,7 @@ def check_dataset(name: str, root: str | Path) -> Check:
     found = {"all": len(manifest), **splits, **folds}
     files = dict.fromkeys(media_file(row) for row in manifest.rows)
     return Check(
+        dataset=dataset,
         manifest=manifest,
         counts={part: (count, found.get(part, 0)) for part, count in dataset.published.items()},
         labels=manifest.label_counts,

@@ -30,6 +30,8 @@ class Dataset:
         published: Rows by "all", "split NAME" or "fold NAME", as its authors state them.
         protocol: How figures on it are stated.
         source: Paper.
+        verified: What of the above was found again in a second, public source, and in which.
+        unverified: What rests on one source only, or on none.
     """
 
     name: str
@@ -40,6 +42,8 @@ class Dataset:
     layout: tuple[str, ...]
     protocol: str
     source: str
+    verified: str
+    unverified: str
     published: Mapping[str, int] = field(default_factory=dict)
 
 

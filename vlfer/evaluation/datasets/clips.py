@@ -192,6 +192,8 @@ DATASETS: Sequence[Dataset] = (
         layout=("EmoLabel_DataSplit/test(single-labeled)/set_{1..5}.csv", "Clip/clip_224x224/<id>/ or alike"),
         protocol="5 folds, unweighted mean of UAR / WAR",
         source="Jiang et al., ACM MM 2020",
+        verified="labels 1..7: README of github.com/jiangxingxun/DFEW, the authors' code",
+        unverified="the counts of the folds",
         published={"all": 11697, "fold 1": 2341, "fold 2": 2341, "fold 3": 2340, "fold 4": 2339, "fold 5": 2336},
     ),
     Dataset(
@@ -203,6 +205,8 @@ DATASETS: Sequence[Dataset] = (
         layout=("Train & Test Set/single/no_caption/set_{1..5}/test.txt", "data/clips/*.mp4 or data/frames/<id>/"),
         protocol="5 folds, unweighted mean of UAR / WAR",
         source="Liu et al., ACM MM 2022",
+        verified="the 11 classes: README of github.com/MAFW-database/MAFW, the authors' page",
+        unverified="the count of 9,172 (10,045 clips in all)",
         published={"all": 9172},
     ),
     Dataset(
@@ -214,6 +218,11 @@ DATASETS: Sequence[Dataset] = (
         layout=("Train & Test Set/compound/no_caption/set_{1..5}/test.txt", "data/clips/*.mp4 or data/frames/<id>/"),
         protocol="5 folds, unweighted mean of UAR / WAR",
         source="Liu et al., ACM MM 2022",
+        verified=(
+            "the 43 names: equal to those in public training code for MAFW; 11 single and 32 compound ones: "
+            "README of github.com/MAFW-database/MAFW"
+        ),
+        unverified="the count of 8,996",
         published={"all": 8996},
     ),
     Dataset(
@@ -225,6 +234,8 @@ DATASETS: Sequence[Dataset] = (
         layout=("4_setups/All_scenes/{train,test}_All.csv", "2_ClipsforFaceCrop/<scene>/<class>/<clip>/"),
         protocol="official test list",
         source="Wang et al., CVPR 2022",
+        verified="",
+        unverified="the counts; a survey (arXiv 2408.15777) gives other parts, 35,887 and 3,000",
         published={"split train": 31088, "split test": 7847},
     ),
     Dataset(
@@ -236,6 +247,8 @@ DATASETS: Sequence[Dataset] = (
         layout=("Train_AFEW/<class>/*.avi", "Val_AFEW/<class>/*.avi"),
         protocol="validation part",
         source="Dhall et al., IEEE MultiMedia 2012; EmotiW 2018",
+        verified="773 and 383: survey of static and dynamic expressions, arXiv 2408.15777",
+        unverified="",
         published={"split train": 773, "split val": 383},
     ),
     Dataset(
@@ -247,6 +260,8 @@ DATASETS: Sequence[Dataset] = (
         layout=("{train,validation,test}/<class>/<clip>.avi",),
         protocol="test part",
         source="Lee et al., ICCV 2019",
-        published={"all": 13201},
+        verified="9,240 for training and 2,640 for testing: survey of static and dynamic expressions, arXiv 2408.15777",
+        unverified="13,201 in all",
+        published={"all": 13201, "split train": 9240, "split test": 2640},
     ),
 )
