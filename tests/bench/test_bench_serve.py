@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import socketserver
 import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +28,9 @@ def test_made_vectors_are_unit_and_the_same_again() -> None:
     assert np.array_equal(part[1], made.portions(ids)[0][1])
 
 
+_LOCK = threading.Lock()
+
+
 class _Answers(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         while True:
@@ -42,6 +47,23 @@ class _Answers(socketserver.StreamRequestHandler):
             self.wfile.write(b"HTTP/1.1 %s\r\nContent-Length: 2\r\n\r\n{}" % status)
 
 
+class _Slow(_Answers):
+    def handle(self) -> None:
+        while self.rfile.readline():
+            length = 0
+            while (line := self.rfile.readline()) != b"\r\n":
+                length = int(line.split(b":")[1]) if line.lower().startswith(b"content-length") else length
+            self.rfile.read(length)
+            server: Any = self.server
+            with _LOCK:
+                server.now += 1
+                server.most = max(server.most, server.now)
+            time.sleep(0.2)
+            with _LOCK:
+                server.now -= 1
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+
 def test_load_counts_answers_and_failures() -> None:
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Answers) as server:
         server.daemon_threads = True
@@ -51,3 +73,15 @@ def test_load_counts_answers_and_failures() -> None:
         server.shutdown()
     assert len(load.latency_s) == 20
     assert load.failed == 4
+
+
+def test_one_by_one_is_one_request_at_a_time() -> None:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Slow) as server:
+        server.daemon_threads = True
+        server.now, server.most = 0, 0  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for at_once, expected in ((1, 1), (None, 4)):
+            put_load(server.server_address[1], photo_request(photo_720p()[:64, :64]), clients=4, requests=12,
+                     at_once=at_once)  # fmt: skip
+            assert server.most == expected  # type: ignore[attr-defined]
+        server.shutdown()

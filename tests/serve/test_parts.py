@@ -27,7 +27,7 @@ def test_what_waits_is_one_batch_and_everybody_gets_his_own() -> None:
         go.wait(5)
         return pixels[:, 0, 0, :].astype(np.float32)
 
-    batcher = MicroBatcher(encode, max_batch=8, on_batch=sizes.append)
+    batcher = MicroBatcher(encode, max_batch=8, on_batch=sizes.append, coming=lambda: False)
     answers = [batcher.submit(crops(i, 1 + i % 2)) for i in range(12)]
     go.set()
     for i, answer in enumerate(answers):
@@ -36,6 +36,26 @@ def test_what_waits_is_one_batch_and_everybody_gets_his_own() -> None:
     assert sum(sizes) == 18
     assert max(sizes) == 8
     assert len(sizes) < 12
+
+
+def test_a_small_batch_is_held_back_only_while_more_are_coming(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    more = threading.Event()
+
+    def encode(pixels: np.ndarray) -> np.ndarray:
+        return pixels[:, 0, 0, :].astype(np.float32)
+
+    batcher = MicroBatcher(encode, max_batch=8, on_batch=sizes.append, coming=more.is_set)
+    for expected, pause_s, hold_s in (([1, 1], 0.2, 5.0), ([2], 0.1, 1.0), ([1, 1], 0.3, 0.05)):
+        monkeypatch.setattr("vlfer.serve.batching._HOLD_S", hold_s)
+        first = batcher.submit(crops(1))
+        time.sleep(pause_s)
+        second = batcher.submit(crops(2))
+        assert (first.result(5)[0, 0], second.result(5)[0, 0]) == (1, 2)
+        assert sizes == expected
+        sizes.clear()
+        more.set()  # from here on images wait for a decoder
+    batcher.close()
 
 
 def test_one_that_fails_does_not_spoil_the_others() -> None:
@@ -47,7 +67,7 @@ def test_one_that_fails_does_not_spoil_the_others() -> None:
             raise ValueError("unlucky")
         return pixels[:, 0, 0, :].astype(np.float32)
 
-    batcher = MicroBatcher(encode, max_batch=8, on_batch=lambda count: None)
+    batcher = MicroBatcher(encode, max_batch=8, on_batch=lambda count: None, coming=lambda: False)
     answers = {value: batcher.submit(crops(value)) for value in (1, 12, 13, 14)}
     go.set()
     with pytest.raises(ValueError, match="unlucky"):

@@ -43,7 +43,7 @@ def app_url(engine: Any) -> Iterator[str]:
     """The address of a running app."""
     from vlfer.serve.ui import appearance, build_ui, free_port
 
-    blocks = build_ui(engine.pipeline, limits=engine.limits)
+    blocks = build_ui(engine.pipeline, limits=engine.limits, pool=lambda: engine.uploads.pool)
     _, url, _ = blocks.launch(
         server_name="127.0.0.1", server_port=free_port(), quiet=True, prevent_thread_lock=True, share=False,
         **appearance(engine.limits),

@@ -24,7 +24,7 @@ from vlfer.types import UInt8Array
 
 _START_S = 180.0
 _WARM = 12
-_LABELS = b"joy, grief, anger, a polite smile"
+LABELS = "joy, grief, anger, a polite smile"
 _BOUNDARY = b"----vlfer-bench"
 
 
@@ -103,7 +103,7 @@ def photo_request(pixels: UInt8Array, *, faces: str = "auto", form: str = "JPEG"
 
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, form, quality=90)
-    parts = [(b"labels", _LABELS), (b"faces", faces.encode())]
+    parts = [(b"labels", LABELS.encode()), (b"faces", faces.encode())]
     body = b"".join(
         b'--%s\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % (_BOUNDARY, name, value)
         for name, value in parts
@@ -124,24 +124,34 @@ def photo_720p() -> UInt8Array:
     return np.asarray(cv2.copyMakeBorder(portrait, 0, 0, 280, 280, cv2.BORDER_REPLICATE), dtype=np.uint8)
 
 
-def put_load(port: int, request: bytes, *, clients: int, requests: int) -> Load:
-    """Let clients ask the same question until all ``requests`` are answered."""
-    return asyncio.run(_put_load(port, request, clients, requests))
+def put_load(port: int, request: bytes, *, clients: int, requests: int, at_once: int | None = None) -> Load:
+    """Let clients ask the same question until all ``requests`` are answered.
+
+    Args:
+        port: Of the service on this machine.
+        request: The bytes of one request.
+        clients: How many ask, each its next question as soon as it has an answer.
+        requests: Questions in all.
+        at_once: Most requests on their way at once; None for no such limit. Waiting for one's turn is latency.
+    """
+    return asyncio.run(_put_load(port, request, clients, requests, at_once or clients))
 
 
-async def _put_load(port: int, request: bytes, clients: int, requests: int) -> Load:
+async def _put_load(port: int, request: bytes, clients: int, requests: int, at_once: int) -> Load:
     left, latency_s, failed = [requests], [], [0]
+    turn = asyncio.Semaphore(at_once)
 
     async def one() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         while left[0] > 0:
             left[0] -= 1
             began = time.perf_counter()
-            writer.write(request)
-            await writer.drain()
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
-            await reader.readexactly(length)
+            async with turn:
+                writer.write(request)
+                await writer.drain()
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+                await reader.readexactly(length)
             latency_s.append(time.perf_counter() - began)
             failed[0] += b" 200 " not in head[:20]
         writer.close()
@@ -153,13 +163,20 @@ async def _put_load(port: int, request: bytes, clients: int, requests: int) -> L
 
 
 def bench_load(
-    name: str, server: Server, request: bytes, *, clients: Sequence[int], requests: int, p50_bar_ms: float | None = None
+    name: str,
+    server: Server,
+    request: bytes,
+    *,
+    clients: Sequence[int],
+    requests: int,
+    p50_bar_ms: float | None = None,
+    at_once: int | None = None,
 ) -> tuple[list[Measurement], dict[int, Load]]:
     """Measure one kind of request at several numbers of clients."""
     put_load(server.port, request, clients=2, requests=_WARM)
     found, loads = [], {}
     for count in clients:
-        load = put_load(server.port, request, clients=count, requests=max(requests, 4 * count))
+        load = put_load(server.port, request, clients=count, requests=max(requests, 4 * count), at_once=at_once)
         loads[count] = load
         times_ms = 1e3 * np.array(load.latency_s)
         title = f"{name}, {count} clients"

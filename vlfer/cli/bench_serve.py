@@ -13,6 +13,7 @@ from vlfer.errors import ConfigError
 
 if TYPE_CHECKING:
     from vlfer.bench.measurement import Measurement
+    from vlfer.bench.serve import Server
 
 
 def bench_serve(
@@ -20,13 +21,15 @@ def bench_serve(
     requests: Annotated[int, typer.Option(help="Questions at each number of clients.", min=1)] = 120,
     memory: Annotated[int, typer.Option(help="Questions for the growth of memory; 0 leaves it out.", min=0)] = 2000,
     backbone: Annotated[str, typer.Option(help="See: vlfer backbones list.")] = "bundled",
+    edge: Annotated[bool, typer.Option("--edge", help="Compare a full upload with edge mode instead.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the numbers to this JSON file.")] = None,
     form: Annotated[Literal["table", "json"], typer.Option("--format", help="How to print.")] = "table",
 ) -> None:
     """Measure throughput, latency and memory of `vlfer serve`, with and without joining requests.
 
-    Photos are frames of 1280 x 720 with one face; crops are faces cut out by the client. One by one is a service with
-    one decoder that puts every face through the tower alone. Clients and service share this machine.
+    Photos are frames of 1280 x 720 with one face; crops are faces cut out by the client. One by one: a request is sent
+    when the one before is answered. No joining: every face goes through the tower alone. Clients and service share
+    this machine.
     """
     try:
         counts = [int(count) for count in clients.split(",")]
@@ -36,37 +39,54 @@ def bench_serve(
         raise ConfigError(f"--clients {clients!r} holds a number below 1.", fix="--clients 1,4,16,64")
 
     from vlfer.bench import serve as bench
-    from vlfer.bench.measurement import Measurement
     from vlfer.cli.bench import _report
+
+    found: list[Measurement] = []
+    if edge:
+        from vlfer.bench.edge import bench_edge
+        from vlfer.pipeline import load_pipeline
+
+        with bench.running_server(backbone=backbone) as server:
+            found += bench_edge(server, load_pipeline(backbone), requests=requests)
+    else:
+        found += _loads(counts, requests=requests, memory=memory, backbone=backbone)
+    _report("serve", found, out=out, form=form, backbone=backbone)
+
+
+def _loads(counts: list[int], *, requests: int, memory: int, backbone: str) -> list[Measurement]:
+    from vlfer.bench import serve as bench
+    from vlfer.bench.measurement import Measurement
 
     photo = bench.photo_request(bench.photo_720p())
     crop = bench.photo_request(bench.photo_720p()[100:250, 520:670], faces="whole", form="PNG")
     busy = 16 if 16 in counts else max(counts)
     found: list[Measurement] = []
+
+    def compare(title: str, server: Server, bar: float | None, at_once: int | None = None) -> None:
+        say(f"The same, {title}")
+        for name, request, with_it in (("photo", photo, photos), ("crop", crop, crops)):
+            rows, loads = bench.bench_load(
+                f"{name}, {title}", server, request, clients=[busy], requests=requests, at_once=at_once
+            )
+            gain = with_it[busy].per_s / loads[busy].per_s
+            found.extend([*rows, Measurement(f"{name}, {busy} clients: throughput over {title}", gain, "x", bar, True)])
+
     say("The service as it is")
     with bench.running_server(backbone=backbone) as server:
-        rows, photos = bench.bench_load(
-            "photo", server, photo, clients=counts, requests=requests, p50_bar_ms=60.0
-        )  # fmt: skip
+        rows, photos = bench.bench_load("photo", server, photo, clients=counts, requests=requests, p50_bar_ms=60.0)
         more, crops = bench.bench_load("crop", server, crop, clients=counts, requests=requests)
         found += rows + more
+        compare("one by one", server, 1.5, at_once=1)
         if memory:
             say(f"{memory} requests")
-            found += bench.bench_memory(server, crop, requests=memory)
+            found += bench.bench_memory(server, photo, requests=memory)
     for title, options in (
         ("no joining", ("--max-batch", "1")),
-        ("one by one", ("--max-batch", "1", "--decoders", "1")),
+        ("one decoder, no joining", ("--max-batch", "1", "--decoders", "1")),
     ):
-        say(f"The same, {title}")
         with bench.running_server(*options, backbone=backbone) as server:
-            for name, request, with_it in (("photo", photo, photos), ("crop", crop, crops)):
-                rows, loads = bench.bench_load(
-                    f"{name}, {title}", server, request, clients=[busy], requests=requests
-                )  # fmt: skip
-                gain = with_it[busy].per_s / loads[busy].per_s
-                bar = 1.5 if title == "one by one" else None
-                found += [*rows, Measurement(f"{name}, {busy} clients: throughput over {title}", gain, "x", bar, True)]
-    _report("serve", found, out=out, form=form, backbone=backbone)
+            compare(title, server, None)
+    return found
 
 
 def bench_search(

@@ -143,6 +143,7 @@ class DecoderPool:
         self._idle: queue.LifoQueue[_Process] = queue.LifoQueue()  # the one used last is the warmest
         self._all: set[_Process] = set()
         self._lock = threading.Lock()
+        self._in_work = 0
         self._is_closed = False
         for _ in range(settings.decoders):
             self._idle.put(self._start())
@@ -152,6 +153,16 @@ class DecoderPool:
         """Ids of the running processes."""
         with self._lock:
             return [process.pid for process in self._all]
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an image is being decoded."""
+        return self._in_work > 0
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether an image waits for a process."""
+        return self._in_work > self._settings.decoders
 
     def warm_up(self) -> None:
         """Let every process load its models."""
@@ -261,7 +272,20 @@ class DecoderPool:
             yield Frames(arrays[0], arrays[1], "upload")
 
     def _run(self, request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], list[Any]]:
-        process = self._idle.get()
+        with self._counted():
+            return self._run_on(self._idle.get(), request, data)
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._lock:
+            self._in_work += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._in_work -= 1
+
+    def _run_on(self, process: _Process, request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], list[Any]]:
         try:
             within_s = self._settings.decode_s
             process.send(request, data, within_s=within_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from vlfer.config import PredictConfig, resource_dir
 from vlfer.errors import DataError, SpaceError
 from vlfer.explain import explain_crops
 from vlfer.mie import MicroRecognizer, MicroResult
+from vlfer.models.threads import sharing_cores
 from vlfer.pipeline import EmotionPipeline
 from vlfer.reporting import Analysis, image_predictions
 from vlfer.search import Hit, SearchIndex, query_vector
@@ -50,9 +52,7 @@ class Engine:
         self.config: PredictConfig = pipeline.config
         self.space: str = pipeline.encoder.space
         self._batcher = MicroBatcher(
-            lambda crops: pipeline.encoder.encode_images(crops, batch_size=self.config.batch_size).vectors,
-            max_batch=settings.max_batch,
-            on_batch=self._on_batch,
+            self._tower, max_batch=settings.max_batch, on_batch=self._on_batch, coming=lambda: self.decoders.is_behind
         )
         self.encoder = BatchingEncoder(pipeline.encoder, self._batcher)
         self.bank = RecentBank(pipeline.encoder)
@@ -237,6 +237,12 @@ class Engine:
         # Shipped sentences are kept on disk between starts; what people ask is not.
         bank = self.bank if labels.name == "custom" else self.pipeline.bank
         return EmotionPipeline(self.encoder, labels=labels, bank=bank, detector=self.pipeline.detector, config=config)
+
+    def _tower(self, crops: UInt8Array) -> FloatArray:
+        """Encode crops with all cores, or with half of them while decoders need some."""
+        shared = self.decoders.is_busy and not self.settings.torch_threads
+        with sharing_cores() if shared else contextlib.nullcontext():
+            return self.pipeline.encoder.encode_images(crops, batch_size=self.config.batch_size).vectors
 
     def _on_batch(self, count: int) -> None:
         self.metrics.batch.observe(count)

@@ -44,6 +44,7 @@ def build_ui(
     """
     _use_private_folder()
     engine = Engine(pipeline, limits=limits, pool=pool)
+    engine.uploads.warm_up()
     with gr.Blocks(
         title="vlfer: any expression, in your words", analytics_enabled=False, delete_cache=(_SWEEP_S, _LIFE_S)
     ) as blocks:

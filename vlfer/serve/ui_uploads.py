@@ -79,6 +79,11 @@ class Uploads:
                 self._own = DecoderPool(settings, self._config, crop_px=self.crop_px, on_lost=lambda: None)
             return self._own
 
+    def warm_up(self) -> None:
+        """Start the processes, unless a service has its own, and let them load their models; do not wait for it."""
+        if self._shared is None:
+            threading.Thread(target=self.pool.warm_up, name="vlfer-decoders", daemon=True).start()
+
     def look(self, path: str) -> Looked:
         """Decode an image, find its faces and cut them out.
 
