@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from vlfer.errors import BackboneError
 from vlfer.models import bundled
 from vlfer.models.encoder import load_encoder
+from vlfer.models.weights import sha256_of_file
 from vlfer.types import Frames
 
 SENTENCES = ["joy", "a face of someone who is about to cry because the train has just left without them"]
@@ -87,6 +88,24 @@ def test_changed_text_layer_is_stored(tmp_path: Path) -> None:
     assert [k for k in load_file(folder / "model.safetensors") if k.startswith("text.transformer")] == [key]
     again = bundled.load_bundled(folder)
     assert torch.equal(again.model.get_parameter(key), model.get_parameter(key))
+
+
+def test_a_low_rank_update_is_stored_as_factors(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = bundled.build_bundled(CONFIG).eval()
+    key = "text.transformer.encoder.layer.2.intermediate.dense.weight"
+    with torch.no_grad():
+        model.get_parameter(key).add_(0.02 * torch.randn(1536, 4) @ torch.randn(4, 384))
+    folder = bundled.save_bundled(model, tmp_path / "m", config=CONFIG, card={})
+    stored = load_file(folder / "model.safetensors")
+    assert [tuple(stored[key + end].shape) for end in (".up", ".down")] == [(1536, 4), (4, 384)]
+    again = bundled.load_bundled(folder).model.get_parameter(key)
+    assert float((again - model.get_parameter(key)).detach().abs().max()) < 2e-3 * 0.02 * 4
+    without = {name: value for name, value in stored.items() if name != key + ".up"}
+    save_file(without, folder / "model.safetensors")
+    _edit_card(folder, weights_sha256=sha256_of_file(folder / "model.safetensors"))
+    with pytest.raises(BackboneError, match="incomplete"):
+        bundled.load_bundled(folder)
 
 
 def test_text_tower_is_minilm(folder: Path) -> None:

