@@ -31,6 +31,12 @@ def test_no_held_out_text_occurs_in_what_is_trained_on() -> None:
     assert len(rows_without(training.texts, held.texts)) == len(training) > 5000
 
 
+def test_what_is_shipped_may_learn_the_held_out_texts_too() -> None:
+    everything = set(load_training_lexicon(hold_out=False).texts)
+    assert everything >= set(load_training_lexicon().texts)
+    assert everything >= set(load_lexicon(HELD_OUT_WORDS, HELD_OUT_PHRASES).texts)
+
+
 def test_held_out_texts_are_found_as_whole_words_only() -> None:
     assert rows_without(["a GRIM face", "grime", "the grim-faced man"], ["grim"]) == [1]
 

@@ -10,7 +10,14 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 from vlfer.models.bundled import text_folder
 from vlfer.text.lexicon import Lexicon
 from vlfer.training.recipe import TextSection
-from vlfer.training.text_stage import adapt_text_tower, in_template, pool_texts, unit_matrix, unit_names
+from vlfer.training.text_stage import (
+    adapt_text_tower,
+    batches_by_length,
+    in_template,
+    pool_texts,
+    unit_matrix,
+    unit_names,
+)
 
 
 @pytest.fixture
@@ -44,6 +51,16 @@ def test_the_tower_learns_and_the_updates_are_merged(lexicon: Lexicon) -> None:
         return float((unit[:4] @ unit[:4].T).mean() - (unit[:4] @ unit[4:].T).mean())
 
     assert gap(after) > 2 * gap(before)
+
+
+def test_batches_hold_texts_of_similar_length_and_each_text_once() -> None:
+    lengths = [i % 50 for i in range(1000)]
+    batches = batches_by_length(lengths, 16, rng=random.Random(0))
+    rows = [i for batch in batches for i in batch]
+    assert len(set(rows)) == len(rows) == 16 * (1000 // 16)
+    assert np.mean([np.ptp([lengths[i] for i in batch]) for batch in batches]) < 10
+    assert batches == batches_by_length(lengths, 16, rng=random.Random(0))
+    assert batches != batches_by_length(lengths, 16, rng=random.Random(1))
 
 
 def test_texts_are_pooled_in_their_own_order(lexicon: Lexicon) -> None:

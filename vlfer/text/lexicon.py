@@ -83,8 +83,16 @@ def load_lexicon(*names: str, folder: Path | None = None) -> Lexicon:
     return Lexicon(tuple(texts), tuple(kinds), np.asarray(np.array(votes) / 10, np.float32), tuple(units))
 
 
-def load_training_lexicon(*, folder: Path | None = None) -> Lexicon:
-    """Load what a text tower may learn from: every training row in which no held-out text occurs."""
+def load_training_lexicon(*, hold_out: bool = True, folder: Path | None = None) -> Lexicon:
+    """Load what a text tower may learn from.
+
+    Args:
+        hold_out: Whether every row in which a held-out text occurs stays away, so that these texts can measure words
+            never met; without, they are learned with the rest.
+        folder: Another folder than the project's.
+    """
+    if not hold_out:
+        return load_lexicon(*TRAINING_FILES, HELD_OUT_WORDS, HELD_OUT_PHRASES, folder=folder)
     held = load_lexicon(HELD_OUT_WORDS, HELD_OUT_PHRASES, folder=folder)
     lexicon = load_lexicon(*TRAINING_FILES, folder=folder)
     return lexicon.take(rows_without(lexicon.texts, held.texts))

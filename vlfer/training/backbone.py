@@ -118,7 +118,7 @@ def _training_part(
         save_file({"mesh": torch.from_numpy(mesh)}, str(path))
     measured = measure(load_file(str(path))["mesh"].numpy())
     if recipe.data.leave_out:
-        keep = faces.rows_without_class(recipe.data.leave_out)
+        keep = faces.rows_without(recipe.data.leave_out)
         rows = rows[np.isin(rows, keep)]
         faces = faces.without_votes_for(recipe.data.leave_out)
     return faces.take(rows), Geometry.standardise(measured[rows])
@@ -151,11 +151,17 @@ def _text_tower(recipe: BackboneRecipe, folder: Path, *, hook: Hook | None) -> t
 
     tokenizer = AutoTokenizer.from_pretrained(str(text_folder()), local_files_only=True)
     transformer = AutoModel.from_pretrained(str(text_folder()), add_pooling_layer=False, local_files_only=True).eval()
-    if not recipe.text.lora_rank:
+    packaged = recipe.text.start == "packaged"
+    if packaged and not recipe.text.lora_rank:
         return transformer, tokenizer
-    path = folder / "text_tower.safetensors"
+    path = folder / "text_tower.safetensors" if packaged else Path(recipe.text.start)
+    if not packaged and not path.is_file():
+        raise ConfigError(f"text.start, {path}, does not exist.", fix="--set text.start=packaged")
     if not path.exists():
-        adapt_text_tower(transformer, tokenizer, load_training_lexicon(), recipe.text, seed=recipe.seed, hook=hook)
+        lexicon = load_training_lexicon(hold_out=recipe.text.hold_out)
+        adapt_text_tower(
+            transformer, tokenizer, lexicon, recipe.text, seed=recipe.seed, precision=recipe.precision, hook=hook
+        )
         save_file({k: v.contiguous().clone() for k, v in transformer.state_dict().items()}, str(path))
     transformer.load_state_dict(load_file(str(path)))
     return transformer.eval(), tokenizer
@@ -217,7 +223,7 @@ def _image_features(
 
 def _text_features(recipe: BackboneRecipe, transformer: nn.Module, tokenizer: Any) -> TextFeatures:
     """Return features of the lexicon: every text as it is, and words and phrases in one template each as well."""
-    lexicon = load_training_lexicon()
+    lexicon = load_training_lexicon(hold_out=recipe.text.hold_out)
     rng = np.random.default_rng(recipe.seed)
     texts, rows = list(lexicon.texts), list(range(len(lexicon)))
     for i, (text, kind) in enumerate(zip(lexicon.texts, lexicon.kinds, strict=True)):
@@ -227,9 +233,8 @@ def _text_features(recipe: BackboneRecipe, transformer: nn.Module, tokenizer: An
             rows.append(i)
     votes = lexicon.votes[rows]
     if recipe.data.leave_out:
-        column = recipe.classes.index(recipe.data.leave_out)
         votes = votes.copy()
-        votes[:, column] = 0
+        votes[:, [recipe.classes.index(name) for name in recipe.data.leave_out]] = 0
         rest = votes.sum(axis=1, keepdims=True)
         votes = np.where(rest >= 0.5, votes / np.maximum(rest, 1e-6), 0).astype(np.float32)
     units = [lexicon.action_units[i] for i in rows]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from vlfer.errors import ConfigError, did_you_mean
 from vlfer.models.face_tower import BranchName
@@ -25,14 +25,20 @@ class DataSection(_Section):
         out_of_domain: Archive of other faces (``jpeg``, ``offset``, ``label``) to choose on, never trained on.
         validation: Share of pictures to choose on.
         test: Share of pictures to report on.
-        leave_out: A class to remove with all its votes, to measure recognition of a class named only in text.
+        leave_out: Classes to remove with all their votes, to measure recognition of a class named only in text; one
+            name or several.
     """
 
     train: Path
     out_of_domain: Path | None = None
     validation: float = Field(0.06, gt=0, lt=0.5)
     test: float = Field(0.06, gt=0, lt=0.5)
-    leave_out: str | None = None
+    leave_out: tuple[str, ...] = ()
+
+    @field_validator("leave_out", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value or ()
 
 
 class ImageSection(_Section):
@@ -75,6 +81,8 @@ class TextSection(_Section):
     """How MiniLM learns the lexicon.
 
     Attributes:
+        start: "packaged", or the ``text_tower.safetensors`` of another run, which then is taken as it is.
+        hold_out: Whether the held-out words of the lexicon stay away from training, to measure words never met.
         lora_rank: Rank of the updates; 0 leaves MiniLM as it is.
         targets: Names of the linear layers that are updated.
         epochs: Passes over the lexicon.
@@ -83,8 +91,11 @@ class TextSection(_Section):
         weight_decay: Of AdamW.
         unit_weight: Weight of the action units beside the votes.
         dropout: Before the heads.
+        tower_dropout: Inside MiniLM.
     """
 
+    start: str = "packaged"
+    hold_out: bool = True
     lora_rank: int = Field(16, ge=0)
     targets: tuple[str, ...] = ("query", "value")
     epochs: int = Field(8, ge=1)
@@ -93,6 +104,7 @@ class TextSection(_Section):
     weight_decay: float = Field(0.01, ge=0)
     unit_weight: float = Field(0.5, ge=0)
     dropout: float = Field(0.1, ge=0, lt=1)
+    tower_dropout: float = Field(0.05, ge=0, lt=1)
 
 
 class AlignSection(_Section):
@@ -109,6 +121,7 @@ class AlignSection(_Section):
         bank_weight: Weight of matching faces with single texts.
         search_weight: Weight of ranking faces for a text.
         geometry_weight: Weight of ranking faces for action units by their measured geometry.
+        meaning_weight: Weight of the distance of each text from the mixture of classes that its votes give.
         feature_dropout: On the features of both towers.
         feature_noise: Standard deviation of noise on text features, relative to theirs.
     """
@@ -123,6 +136,7 @@ class AlignSection(_Section):
     bank_weight: float = Field(0.5, ge=0)
     search_weight: float = Field(0.2, ge=0)
     geometry_weight: float = Field(0.2, ge=0)
+    meaning_weight: float = Field(0.0, ge=0)
     feature_dropout: float = Field(0.1, ge=0, lt=1)
     feature_noise: float = Field(0.1, ge=0)
 
@@ -155,6 +169,15 @@ class BackboneRecipe(_Section):
     image: dict[BranchName, ImageSection] = Field({"mobileface": ImageSection()}, min_length=1)
     text: TextSection = TextSection()
     align: AlignSection = AlignSection()
+
+    @model_validator(mode="after")
+    def _left_out_classes_exist(self) -> Self:
+        unknown = [name for name in self.data.leave_out if name not in self.classes]
+        if unknown:
+            raise ValueError(f"data.leave_out names {unknown[0]!r}. {did_you_mean(unknown[0], self.classes)}")
+        if len(self.data.leave_out) > len(self.classes) - 2:
+            raise ValueError("data.leave_out leaves fewer than two classes.")
+        return self
 
 
 def load_recipe(path: Path, *, overrides: Sequence[str] = ()) -> BackboneRecipe:

@@ -1,7 +1,7 @@
 """Second stage of the bundled backbone: MiniLM learns what words mean for a face.
 
 MiniLM judges emotion words weakly (antonyms lie close, "calm" falls to anger). Low-rank updates (LoRA, Hu et al. 2021)
-of its attention are trained on the lexicon: each text predicts the votes that a face so described would get and the
+of its layers are trained on the lexicon: each text predicts the votes that a face so described would get and the
 action units it shows. The heads are thrown away; the pooled sentence vectors stay.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -80,6 +80,7 @@ def adapt_text_tower(
     section: TextSection,
     *,
     seed: int,
+    precision: Literal["bf16", "fp32"] = "fp32",
     hook: Hook | None = None,
 ) -> nn.Module:
     """Train low-rank updates of ``transformer`` on the lexicon and merge them into its weights.
@@ -90,6 +91,7 @@ def adapt_text_tower(
         lexicon: What to learn from.
         section: Rank, epochs, rates.
         seed: Of order, templates and initialisation.
+        precision: Of the arithmetic in the tower.
         hook: Called with (message, step, total).
 
     Returns:
@@ -99,9 +101,10 @@ def adapt_text_tower(
     rng = random.Random(seed)
     names = unit_names(lexicon)
     votes, units = torch.from_numpy(lexicon.votes), torch.from_numpy(unit_matrix(lexicon, names))
-    config = LoraConfig(
-        r=section.lora_rank, lora_alpha=2 * section.lora_rank, lora_dropout=0.05, target_modules=list(section.targets)
-    )
+    config = LoraConfig(r=section.lora_rank, lora_alpha=2 * section.lora_rank, target_modules=list(section.targets))
+    for module in transformer.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = section.tower_dropout
     for parameter in transformer.parameters():
         parameter.requires_grad_(False)
     inject_adapter_in_model(config, transformer)
@@ -111,22 +114,21 @@ def adapt_text_tower(
     ).train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=section.learning_rate, weight_decay=section.weight_decay)
-    steps = len(lexicon) // section.batch_size * section.epochs
+    steps = len(batches_by_length([0] * len(lexicon), section.batch_size, rng=rng)) * section.epochs
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, section.learning_rate, total_steps=steps, pct_start=0.1)
     step = 0
     for _ in range(section.epochs):
-        order = list(range(len(lexicon)))
-        rng.shuffle(order)
-        for start in range(0, len(order) - section.batch_size + 1, section.batch_size):
-            rows = order[start : start + section.batch_size]
-            texts = [in_template(lexicon.texts[i], lexicon.kinds[i], rng=rng) for i in rows]
+        sentences = [in_template(t, kind, rng=rng) for t, kind in zip(lexicon.texts, lexicon.kinds, strict=True)]
+        for rows in batches_by_length([len(s) for s in sentences], section.batch_size, rng=rng):
+            texts = [sentences[i] for i in rows]
             tokens = dict(tokenizer(texts, padding=True, truncation=True, max_length=64, return_tensors="pt"))
-            vote_logits, unit_logits = model(tokens)
-            loss = -(votes[rows] * F.log_softmax(vote_logits, dim=1)).sum(dim=1).mean()
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                vote_logits, unit_logits = model(tokens)
+            loss = -(votes[rows] * F.log_softmax(vote_logits.float(), dim=1)).sum(dim=1).mean()
             known = torch.isfinite(units[rows])
             if bool(known.any()):
                 errors = F.binary_cross_entropy_with_logits(
-                    unit_logits, torch.nan_to_num(units[rows]), reduction="none"
+                    unit_logits.float(), torch.nan_to_num(units[rows]), reduction="none"
                 )
                 loss = loss + section.unit_weight * (errors * known).sum() / known.sum()
             optimizer.zero_grad(set_to_none=True)
@@ -138,6 +140,25 @@ def adapt_text_tower(
             if hook and step % 20 == 0:
                 hook(f"text tower, loss {loss.item():.3f}", step, steps)
     return merge_lora(transformer).eval()
+
+
+def batches_by_length(lengths: Sequence[int], batch_size: int, *, rng: random.Random) -> list[list[int]]:
+    """Shuffle rows into full batches of texts of similar length, which need little padding.
+
+    Args:
+        lengths: Length of each text.
+        batch_size: Rows a batch; what does not fill one is left out.
+        rng: Of the order.
+    """
+    order = list(range(len(lengths)))
+    rng.shuffle(order)
+    pool = batch_size * 32
+    batches = []
+    for start in range(0, len(order), pool):
+        near = sorted(order[start : start + pool], key=lambda i: lengths[i])
+        batches += [near[i : i + batch_size] for i in range(0, len(near) - batch_size + 1, batch_size)]
+    rng.shuffle(batches)
+    return batches
 
 
 def merge_lora(module: nn.Module) -> nn.Module:
