@@ -16,6 +16,26 @@ def test_action_units_point_at_what_they_move() -> None:
     assert not none.any()
 
 
+def test_texts_of_a_class_lie_close_where_the_meaning_counts() -> None:
+    generator = torch.Generator().manual_seed(1)
+    truth = torch.arange(160) % 8
+    votes = torch.nn.functional.one_hot(truth, 8).float()
+    centres = torch.randn(8, 16, generator=generator)
+    written = centres[truth] + 0.8 * torch.randn(160, 16, generator=generator)
+    geometry = torch.full((1, 160, len(NAMES)), float("nan"))
+    faces = FaceFeatures(
+        torch.randn(1, 160, 24, generator=generator), votes, geometry, np.ones(160), np.full(8, 1 / 8, np.float32)
+    )
+    texts = TextFeatures(written, votes, torch.zeros(160, len(NAMES)))
+
+    def spread(weight: float) -> float:
+        section = AlignSection(steps=150, faces=64, texts=160, views=1, feature_dropout=0, meaning_weight=weight)
+        vectors = align(faces, texts, section, dimension=12, seed=0).texts(written).detach()
+        return float(np.mean([(1 - vectors[truth == c] @ vectors[truth == c].T).mean() for c in range(8)]))
+
+    assert spread(20.0) < 0.8 * spread(0.0)
+
+
 def test_faces_find_unseen_texts_of_their_class() -> None:
     generator = torch.Generator().manual_seed(0)
     centres_image = torch.randn(8, 24, generator=generator)

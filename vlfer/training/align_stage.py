@@ -1,13 +1,14 @@
 """Third stage of the bundled backbone: faces and texts meet in one space.
 
 The towers are frozen; a linear map of the image features and a two-layer map of the sentence vectors are learned on
-stored features, so this stage takes minutes. Four losses, all on the similarity of face and text over one temperature:
+stored features, so this stage takes minutes. Five losses, four on the similarity of face and text over one temperature:
 
 - anchors: one to many random texts of each class stand for the class; cross-entropy to the votes (as in use, where a
   class is whatever sentences its user gives);
 - bank: every text of a large batch by itself, a soft InfoNCE: votes of the face times votes of the text;
 - search: for a text, which faces;
-- geometry: for a text with action units, the faces whose mesh shows those units.
+- geometry: for a text with action units, the faces whose mesh shows those units;
+- meaning: each text lies near the mixture of class anchors that its votes give, so that synonyms act alike.
 
 Class priors are taken out as in balanced softmax (Ren et al. 2020), up to the share that the recipe keeps.
 """
@@ -188,6 +189,7 @@ def align(
         loss = loss + section.geometry_weight * _geometry_loss(
             logits, faces.geometry[view, rows], texts.geometry[chosen]
         )
+        loss = loss + section.meaning_weight * _meaning_loss(sentences, meaning)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -243,6 +245,13 @@ def _bank_loss(logits: Tensor, votes: Tensor, meaning: Tensor, correction: Tenso
     targets = targets / targets.sum(dim=1, keepdim=True).clamp_min(1e-6)
     adjusted = logits + meaning @ correction
     return -(targets * F.log_softmax(adjusted, dim=1)).sum(dim=1).mean()
+
+
+def _meaning_loss(sentences: Tensor, meaning: Tensor) -> Tensor:
+    """One minus the cosine of each text and the mixture of class anchors by its votes."""
+    anchors = F.normalize((meaning.T @ sentences.detach()), dim=1)
+    wanted = F.normalize(meaning @ anchors, dim=1)
+    return (1 - (sentences * wanted).sum(dim=1))[meaning.sum(dim=1) > 0].mean()
 
 
 def _search_loss(logits: Tensor, votes: Tensor, meaning: Tensor) -> Tensor:
