@@ -149,7 +149,7 @@ def without_fear(tmp_path, monkeypatch):
     for name in (bundled.CONFIG_NAME, bundled.WEIGHTS_NAME):
         (folder / name).write_bytes((bundled.BUNDLED_DIR / name).read_bytes())
     card = json.loads((bundled.BUNDLED_DIR / bundled.CARD_NAME).read_text())
-    card["recipe"]["data"]["leave_out"] = "fear"
+    card["recipe"]["data"]["leave_out"] = ["fear"]
     (folder / bundled.CARD_NAME).write_text(json.dumps(card))
     return folder
 

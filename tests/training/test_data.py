@@ -38,9 +38,9 @@ def test_split_does_not_depend_on_the_order_of_the_archive(archive: Path) -> Non
 
 def test_a_class_can_be_left_out_with_every_vote(archive: Path) -> None:
     faces = load_voted_faces(archive, classes=CLASSES)
-    rows = faces.rows_without_class("sadness")
+    rows = faces.rows_without(["sadness"])
     assert (faces.majority[rows] != 3).all()
-    assert faces.without_votes_for("sadness").votes[:, 3].sum() == 0
+    assert faces.without_votes_for(["sadness"]).votes[:, 3].sum() == 0
 
 
 @pytest.mark.parametrize(

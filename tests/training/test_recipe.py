@@ -34,3 +34,16 @@ def test_no_mapping_is_an_error(tmp_path: Path, content: str) -> None:
 def test_an_override_without_value_is_an_error() -> None:
     with pytest.raises(ConfigError, match="sets nothing"):
         load_recipe(resource_dir("configs") / "bundled.yaml", overrides=["image.lite0.epochs"])
+
+
+def test_classes_to_leave_out_are_one_name_or_several() -> None:
+    path = resource_dir("configs") / "leave-out.yaml"
+    assert load_recipe(path).data.leave_out == ()
+    assert load_recipe(path, overrides=["data.leave_out=fear"]).data.leave_out == ("fear",)
+    two = load_recipe(path, overrides=["data.leave_out=[surprise, anger]"])
+    assert two.data.leave_out == ("surprise", "anger")
+
+
+def test_a_class_to_leave_out_must_be_one() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'disgust'"):
+        load_recipe(resource_dir("configs") / "leave-out.yaml", overrides=["data.leave_out=disgusted"])

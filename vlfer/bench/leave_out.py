@@ -19,7 +19,7 @@ from vlfer.text.bank import Ensemble, TextBank
 
 
 def find_models(pattern: str) -> dict[str, Path]:
-    """Return the models of a folder pattern by the class that each was trained without.
+    """Return the models of a folder pattern by the class that each was trained without; of two, by both.
 
     Args:
         pattern: Such as ``runs/without-*/model``.
@@ -35,13 +35,22 @@ def find_models(pattern: str) -> dict[str, Path]:
         )
     models: dict[str, Path] = {}
     for folder in folders:
-        name = read_card(folder).get("recipe", {}).get("data", {}).get("leave_out")
-        if not name:
+        names = left_out(folder)
+        if not names:
             raise DataError(f"{folder} was trained with every class.", fix="a pattern of models with data.leave_out")
-        if name in models:
-            raise DataError(f"{folder} and {models[name]} were both trained without {name}.", fix="a narrower pattern")
-        models[str(name)] = folder
+        for name in names:
+            if name in models:
+                raise DataError(
+                    f"{folder} and {models[name]} were both trained without {name}.", fix="a narrower pattern"
+                )
+            models[name] = folder
     return models
+
+
+def left_out(folder: Path) -> tuple[str, ...]:
+    """Return the classes that the model of ``folder`` was trained without, as its card says."""
+    found = read_card(folder).get("recipe", {}).get("data", {}).get("leave_out") or ()
+    return (found,) if isinstance(found, str) else tuple(found)
 
 
 def leave_out_report(

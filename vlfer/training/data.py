@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -56,16 +56,16 @@ class VotedFaces:
         """Return the given rows, in that order."""
         return VotedFaces(self.images[rows], self.votes[rows], self.classes, self.sha256)
 
-    def rows_without_class(self, name: str) -> IntArray:
-        """Return the rows whose majority is not ``name`` and that have a vote for another class."""
-        column = self.classes.index(name)
-        others = np.delete(self.votes, column, axis=1).sum(axis=1)
-        return np.flatnonzero((self.majority != column) & (others > 0))
+    def rows_without(self, names: Sequence[str]) -> IntArray:
+        """Return the rows whose majority is none of ``names`` and that have a vote for another class."""
+        columns = [self.classes.index(name) for name in names]
+        others = np.delete(self.votes, columns, axis=1).sum(axis=1)
+        return np.flatnonzero(~np.isin(self.majority, columns) & (others > 0))
 
-    def without_votes_for(self, name: str) -> VotedFaces:
-        """Return the same faces with every vote for ``name`` removed."""
+    def without_votes_for(self, names: Sequence[str]) -> VotedFaces:
+        """Return the same faces with every vote for ``names`` removed."""
         votes = self.votes.copy()
-        votes[:, self.classes.index(name)] = 0
+        votes[:, [self.classes.index(name) for name in names]] = 0
         return VotedFaces(self.images, votes, self.classes, self.sha256)
 
 
