@@ -46,7 +46,7 @@ def source_name(source: Source) -> str:
 
 
 def open_source(
-    source: Source, *, fps: float, start_s: float = 0.0, end_s: float | None = None, chunk: int = 16
+    source: Source, *, fps: float, start_s: float = 0.0, end_s: float | None = None, chunk: int = 4
 ) -> Frames | Clip:
     """Open a source.
 

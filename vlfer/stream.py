@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -30,6 +31,10 @@ _log = logging.getLogger(__name__)
 THUMB_PX = 112
 _THUMB_MARGIN = 0.12
 _THUMB_EVERY_S = 0.5
+# Faces that go through the tower together, if no more than so many frames need to be waited for. From 16 on one thread
+# multiplies as fast as it can; activations of more fall out of the cache.
+GROUP_FACES = 16
+GROUP_FRAMES = 64
 
 
 class FaceStage:
@@ -48,53 +53,80 @@ class FaceStage:
         self._thumb_slot = -1
         self.seconds = {"detect": 0.0, "align": 0.0}
 
-    def run(self, frames: Frames) -> tuple[Sightings, UInt8Array | None]:
-        """Return what is in the frames, without vectors, and the crops (N, S, S, 3) to encode, None for none.
+    def run(self, chunks: Iterable[Frames]) -> Iterator[tuple[Sightings, UInt8Array | None]]:
+        """Yield what is in successive frames, without vectors, and the crops (N, S, S, 3) to encode, None for none.
+
+        Small chunks are put together, so that few frames are held and yet enough faces go through the tower at once.
 
         Raises:
-            VlferError: Whatever the finder raises.
+            VlferError: Whatever the chunks or the finder raise, after what was found before.
         """
-        owner: list[int] = []
-        faces: list[Face] = []
-        crops: list[UInt8Array] = []
-        looks: list[FloatArray] = []
-        thumbs: list[tuple[int, UInt8Array]] = []
-        cuts = np.zeros(len(frames), dtype=bool)
-        notes: dict[str, None] = {}
-        for number, (pixels, moment) in enumerate(zip(frames.pixels, frames.times_s, strict=True)):
-            begun = time.perf_counter()
-            found = self._follower.update(pixels, float(moment))
-            self.seconds["detect"] += time.perf_counter() - begun
-            begun = time.perf_counter()
-            cuts[number] = found.is_cut
-            notes |= {found.note: None} if found.note else {}
-            slot = int(moment / _THUMB_EVERY_S)
-            for face in found.faces:
-                if slot != self._thumb_slot:
-                    thumb = crop_face(pixels, face, size=THUMB_PX, margin=_THUMB_MARGIN)
-                    thumbs.append((len(faces), thumb))
-                owner.append(number)
-                faces.append(face)
-                crops.append(self._crop(pixels, face))
-                if self._with_looks:
-                    looks.append(appearance(pixels, face))
-            self._thumb_slot = slot if found.faces else self._thumb_slot
-            self.seconds["align"] += time.perf_counter() - begun
+        found = _Found()
+        try:
+            for frames in chunks:
+                for pixels, moment in zip(frames.pixels, frames.times_s, strict=True):
+                    self._look(pixels, float(moment), found)
+                if len(found.faces) >= GROUP_FACES or len(found.times_s) >= GROUP_FRAMES:
+                    yield found.told()
+                    found = _Found()
+        except VlferError:
+            if found.times_s:
+                yield found.told()
+            raise
+        if found.times_s:
+            yield found.told()
+
+    def _look(self, pixels: UInt8Array, time_s: float, found: _Found) -> None:
+        begun = time.perf_counter()
+        seen = self._follower.update(pixels, time_s)
+        self.seconds["detect"] += time.perf_counter() - begun
+        begun = time.perf_counter()
+        slot = int(time_s / _THUMB_EVERY_S)
+        for face in seen.faces:
+            if slot != self._thumb_slot:
+                found.thumb_of.append(len(found.faces))
+                found.thumbs.append(crop_face(pixels, face, size=THUMB_PX, margin=_THUMB_MARGIN))
+            found.owner.append(len(found.times_s))
+            found.faces.append(face)
+            found.crops.append(self._crop(pixels, face))
+            if self._with_looks:
+                found.looks.append(appearance(pixels, face))
+        self._thumb_slot = slot if seen.faces else self._thumb_slot
+        found.times_s.append(time_s)
+        found.cuts.append(seen.is_cut)
+        found.notes |= {seen.note: None} if seen.note else {}
+        self.seconds["align"] += time.perf_counter() - begun
+
+
+@dataclass(slots=True)
+class _Found:
+    """Sightings while they are gathered."""
+
+    times_s: list[float] = field(default_factory=list)
+    cuts: list[bool] = field(default_factory=list)
+    owner: list[int] = field(default_factory=list)
+    faces: list[Face] = field(default_factory=list)
+    crops: list[UInt8Array] = field(default_factory=list)
+    looks: list[FloatArray] = field(default_factory=list)
+    thumbs: list[UInt8Array] = field(default_factory=list)
+    thumb_of: list[int] = field(default_factory=list)
+    notes: dict[str, None] = field(default_factory=dict)
+
+    def told(self) -> tuple[Sightings, UInt8Array | None]:
+        no_thumbs = np.zeros((0, THUMB_PX, THUMB_PX, 3), dtype=np.uint8)
         sightings = Sightings(
-            times_s=frames.times_s,
-            cuts=cuts,
-            owner=np.array(owner, dtype=np.int64),
-            boxes=np.array([face.box for face in faces], dtype=np.float32).reshape(-1, 4),
-            scores=np.array([face.score for face in faces], dtype=np.float32),
-            looks=np.stack(looks) if looks else np.zeros((len(faces), 0), dtype=np.float32),
+            times_s=np.array(self.times_s, dtype=np.float64),
+            cuts=np.array(self.cuts, dtype=bool),
+            owner=np.array(self.owner, dtype=np.int64),
+            boxes=np.array([face.box for face in self.faces], dtype=np.float32).reshape(-1, 4),
+            scores=np.array([face.score for face in self.faces], dtype=np.float32),
+            looks=np.stack(self.looks) if self.looks else np.zeros((len(self.faces), 0), dtype=np.float32),
             vectors=np.zeros((0, 0), dtype=np.float32),
-            thumbs=np.stack([thumb for _, thumb in thumbs])
-            if thumbs
-            else np.zeros((0, THUMB_PX, THUMB_PX, 3), dtype=np.uint8),
-            thumb_of=np.array([number for number, _ in thumbs], dtype=np.int64),
-            notes=tuple(notes),
+            thumbs=np.stack(self.thumbs) if self.thumbs else no_thumbs,
+            thumb_of=np.array(self.thumb_of, dtype=np.int64),
+            notes=tuple(self.notes),
         )
-        return sightings, np.stack(crops) if crops else None
+        return sightings, np.stack(self.crops) if self.crops else None
 
 
 def with_vectors(sightings: Sightings, vectors: FloatArray) -> Sightings:
@@ -113,7 +145,7 @@ def run_stream(
     on_frames: Callable[[int], None] | None = None,
     keep_interrupted: bool = False,
 ) -> StreamOf[TrackT]:
-    """Find, crop, encode and link the faces of a stream; the faces of a chunk go through the tower at once.
+    """Find, crop, encode and link the faces of a stream; the faces of many frames go through the tower at once.
 
     Args:
         chunks: Consecutive frames, already thinned to the rate wanted, from where ``collector`` stands.
@@ -121,7 +153,7 @@ def run_stream(
         encode: Crops (N, S, S, 3) uint8 to N vectors.
         collector: What takes the sightings; it may hold those of an earlier run.
         journal: Written as sightings come, so that a run that is killed can go on.
-        on_frames: Told the number of frames looked at so far, after each chunk.
+        on_frames: Told the number of frames looked at so far, now and then.
         keep_interrupted: Whether Ctrl-C ends the stream with what was seen, instead of ending the program.
 
     Returns:
@@ -134,7 +166,7 @@ def run_stream(
     failure: VlferError | None = None
     was_interrupted = False
     decoded = read_ahead(_timed(chunks, seconds))
-    staged = read_ahead(stage.run(frames) for frames in decoded)
+    staged = read_ahead(stage.run(decoded))
     try:
         for sightings, crops in staged:
             begun = time.perf_counter()
@@ -193,7 +225,7 @@ def embed_stream(
         find: Frame (H, W, 3) uint8 to faces and a remark; called for every frame, in order, in another thread.
         crop: Frame and face to an upright crop (S, S, 3) uint8; called after the frame was searched.
         encode: Crops (N, S, S, 3) uint8 to N vectors.
-        on_frames: Told the number of frames looked at so far, after each chunk.
+        on_frames: Told the number of frames looked at so far, now and then.
         follower: Searches and follows in place of ``find``.
 
     Returns:

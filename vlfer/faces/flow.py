@@ -52,6 +52,7 @@ class FlowCarrier:
 
     def __init__(self, pixels: UInt8Array, face: Face) -> None:
         self._face = face
+        self._grey: UInt8Array
         self._look(pixels)
         self._points = self._corners()
 
@@ -63,15 +64,10 @@ class FlowCarrier:
         if len(self._points) < _LEAST_CORNERS or pixels.shape[:2] != self._frame_shape:
             return None
         grey = self._grey_of(pixels)
-        there, back = (np.zeros_like(self._points) for _ in range(2))
-        there, seen, _ = cv2.calcOpticalFlowPyrLK(
-            self._grey, grey, self._points, there, winSize=_WINDOW_PX, maxLevel=_LEVELS, criteria=_CRITERIA
-        )
-        back, seen_back, _ = cv2.calcOpticalFlowPyrLK(
-            grey, self._grey, there, back, winSize=_WINDOW_PX, maxLevel=_LEVELS, criteria=_CRITERIA
-        )
+        there, seen = _tracked(self._grey, grey, self._points)
+        back, seen_back = _tracked(grey, self._grey, there)
         missed = np.linalg.norm(back - self._points, axis=1)
-        good = (seen.ravel() == 1) & (seen_back.ravel() == 1) & (missed < _MOST_BACK_PX)
+        good = seen & seen_back & (missed < _MOST_BACK_PX)
         least = max(_LEAST_CORNERS, _LEAST_AGREEING * len(self._points))
         if good.sum() < least:
             return None
@@ -141,6 +137,14 @@ class FlowCarrier:
             return None
         box = (box - middle) * growth + now
         return Face(box=box.reshape(4).astype(np.float32), score=self._face.score, landmarks=placed)
+
+
+def _tracked(before: UInt8Array, now: UInt8Array, points: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Return where (N, 2) points are in the next patch, and whether each was found."""
+    there, seen, _ = cv2.calcOpticalFlowPyrLK(
+        before, now, points, np.zeros_like(points), winSize=_WINDOW_PX, maxLevel=_LEVELS, criteria=_CRITERIA
+    )
+    return np.asarray(there, dtype=np.float32), np.asarray(seen).ravel() == 1
 
 
 def _landmarks(face: Face) -> FloatArray:

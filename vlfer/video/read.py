@@ -301,7 +301,7 @@ def _read_pyav(request: _Request, chunk: int, *, after_s: float) -> Iterator[Fra
 def _rgb(frame: Any, reformatter: VideoReformatter) -> UInt8Array:
     """Return a view of the pixels of a frame, (H, W, 3), valid while nothing else is converted."""
     plane = reformatter.reformat(frame, format="rgb24").planes[0]
-    rows = np.frombuffer(plane, dtype=np.uint8).reshape(plane.height, plane.line_size)
+    rows: UInt8Array = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(plane.height, plane.line_size)
     return rows[:, : 3 * plane.width].reshape(plane.height, plane.width, 3)
 
 
