@@ -100,7 +100,8 @@ def bench_encoding(encoder: Encoder, *, images: int, clips: int, workers: int, f
     """Compare the way from files to stored vectors with the tower alone at batch 32.
 
     Files are encoded in parts, and the tower alone is timed before, between and after them: a processor's clock and its
-    other work drift within a minute by more than what is measured.
+    other work drift within a minute by more than what is measured. The share of processor time that the tower has is
+    given too; other programs hardly change it.
 
     Args:
         encoder: The tower.
@@ -113,12 +114,15 @@ def bench_encoding(encoder: Encoder, *, images: int, clips: int, workers: int, f
     found: list[Measurement] = []
     for kind, count, frames, write in (("images", images, 1, write_image), ("clips", clips, FRAMES, write_clip)):
         rows = [Row(str(write(folder / kind, i, size=size)), "x") for i in range(count)]
-        alone, seconds = [tower_rate(encoder)], 0.0
+        timings, seconds, worked = [tower_rate(encoder)], 0.0, 0.0
         for part in range(min(_PARTS, count)):
-            some = rows[part::_PARTS]
-            taken, _ = _timed(encoder, some, engine=LocalEngine(workers=workers), folder=folder / f"cache-{kind}")
-            seconds += taken
-            alone.append(tower_rate(encoder))
+            began = time.process_time()
+            taken, _ = _timed(
+                encoder, rows[part::_PARTS], engine=LocalEngine(workers=workers), folder=folder / f"cache-{kind}"
+            )
+            seconds, worked = seconds + taken, worked + time.process_time() - began
+            timings.append(tower_rate(encoder))
+        alone, work = zip(*timings, strict=True)
         rate, tower = count * frames / seconds, float(np.mean(alone))
         found += [
             Measurement(f"tower alone, batch 32, beside {kind}", tower, "faces/s",
@@ -126,6 +130,8 @@ def bench_encoding(encoder: Encoder, *, images: int, clips: int, workers: int, f
             Measurement(f"{count} {kind}, files to stored vectors", rate, "faces/s"),
             Measurement(f"{kind}, share of the tower alone", rate / tower, "", bar=0.9, at_least=True,
                         note=f"{workers} decoding threads beside the tower"),
+            Measurement(f"{kind}, the tower's share of processor time", float(np.mean(work)) * count * frames / worked,
+                        ""),
         ]  # fmt: skip
     return found
 
@@ -166,16 +172,16 @@ def bench_ray(
     ]
 
 
-def tower_rate(encoder: Encoder, *, batch_size: int = 32) -> float:
-    """Return faces a second through the tower alone, pixels being in memory."""
+def tower_rate(encoder: Encoder, *, batch_size: int = 32) -> tuple[float, float]:
+    """Return faces a second through the tower alone, pixels being in memory, and processor seconds a face."""
     size = encoder.spec.image_size
     pixels = np.random.default_rng(0).integers(0, 256, (4 * batch_size, size, size, 3), dtype=np.uint8)
     encoder.encode_images(pixels, batch_size=batch_size)  # the first call is slower
-    faces, began = 0, time.perf_counter()
+    faces, worked, began = 0, time.process_time(), time.perf_counter()
     while (passed := time.perf_counter() - began) < _TOWER_S:
         encoder.encode_images(pixels, batch_size=batch_size)
         faces += len(pixels)
-    return faces / passed
+    return faces / passed, (time.process_time() - worked) / faces
 
 
 def write_image(folder: Path, index: int, *, size: int) -> Path:

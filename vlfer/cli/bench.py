@@ -14,6 +14,7 @@ from vlfer.cli.bench_accuracy import bench_accuracy
 from vlfer.cli.bench_calibration import bench_calibration
 from vlfer.cli.bench_fairness import bench_fairness
 from vlfer.cli.bench_finetune import bench_finetune
+from vlfer.cli.bench_mie import bench_mie
 from vlfer.cli.bench_serve import bench_search, bench_serve
 from vlfer.cli.bench_speed import bench_speed
 from vlfer.cli.bench_video import bench_video
@@ -39,6 +40,7 @@ app.command("calibration")(bench_calibration)
 app.command("fairness")(bench_fairness)
 app.command("video")(bench_video)
 app.command("finetune")(bench_finetune)
+app.command("mie")(bench_mie)
 
 
 @app.callback()
@@ -121,5 +123,5 @@ def _report(
     for one in found:
         value = "-" if one.value is None else f"{one.value:.3g} {one.unit}".strip()
         bar = "" if one.bar is None else f"{'≥' if one.at_least else '≤'} {one.bar:g} {one.unit}".strip()
-        table.add_row(one.name, value, bar, {True: "met", False: "missed", None: ""}[one.is_met])
+        table.add_row(one.name, value, bar, {True: "met", False: "missed", None: one.note}[one.is_met])
     table_console().print(table)
