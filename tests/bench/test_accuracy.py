@@ -8,7 +8,8 @@ import pytest
 from vlfer.bench.accuracy import encode_faces, measure, row_figures, spearman_rows, wilson
 from vlfer.bench.faces import load_faces, parse_address
 from vlfer.bench.leave_out import find_models, leave_out_report
-from vlfer.bench.words import ClassTexts, load_texts, prototypes, words_report
+from vlfer.bench.words import ClassTexts, load_texts, prototypes, unmet, words_report
+from vlfer.config import resource_dir
 from vlfer.errors import DataError, PromptError
 from vlfer.metrics import vote_agreement
 from vlfer.models import bundled
@@ -141,6 +142,21 @@ def test_tables_of_texts(tmp_path, faces, bank, tiny_backbone):
         load_texts("nowhere.tsv")
 
 
+@pytest.mark.parametrize("name", ["dev", "test"])
+def test_blind_lists_name_every_class_by_words_and_phrases_but_its_own(name):
+    texts = load_texts(str(resource_dir("prompts") / "blind" / f"{name}.tsv"))
+    pairs = set(zip(texts.classes, texts.kinds, strict=True))
+    assert pairs == {(c, k) for c in set(texts.classes) for k in ("word", "phrase")}
+    assert len(set(texts.classes)) == 8
+    assert not set(texts.texts) & set(texts.classes)
+    assert len(set(texts.texts)) == len(texts.texts)
+
+
+def test_unmet_texts_are_those_that_no_training_holds():
+    texts = ClassTexts("mine", ("Happy", "zorbling with mirth"), ("word", "phrase"), ("happiness", "happiness"))
+    assert unmet(texts) == ClassTexts("mine (unmet)", ("zorbling with mirth",), ("phrase",), ("happiness",))
+
+
 @pytest.fixture
 def without_fear(tmp_path, monkeypatch):
     """A copy of the bundled model whose card says that it never saw fear."""
@@ -189,6 +205,14 @@ def test_command_measures_and_writes(run, tiny_backbone_name, votes_file, jpeg_f
     assert {"word", "phrase"} < set(report["words"][0])
     assert "own: 64 faces (all)" in result.stdout
     assert "heldout: phrases" in result.stdout
+
+
+def test_a_backbone_that_learned_the_held_out_words_says_so():
+    from vlfer.bench import report
+
+    assert report._held_out_words(None)
+    assert report._held_out_words({"recipe": {"text": {"lora_rank": 16}}})
+    assert not report._held_out_words({"recipe": {"text": {"hold_out": False}}})
 
 
 def test_mistakes_are_told(run, votes_file):

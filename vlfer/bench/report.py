@@ -9,7 +9,7 @@ from typing import Any
 from vlfer.bench.accuracy import SAMPLES, encode_faces, measure
 from vlfer.bench.faces import Address, FaceSet, Part, load_faces
 from vlfer.bench.peers.environment import Peer, on_classes, run_peer
-from vlfer.bench.words import ClassTexts, words_report
+from vlfer.bench.words import HELD_OUT, ClassTexts, words_report
 from vlfer.calibration import default_temperature
 from vlfer.config import cache_dir
 from vlfer.models.bundled import read_card
@@ -23,6 +23,7 @@ PEER_NOTE = (
     "Peers know seven classes, so contempt is always an error of theirs. Most small networks are trained on FER2013, "
     "whose training part these held-out faces come from: here peers may be scored on faces that they learned from."
 )
+LEARNED_NOTE = "was trained on the held-out texts as well: here they measure what it knows, not words never met."
 
 
 def card_of(backbone: str) -> Mapping[str, Any] | None:
@@ -100,6 +101,8 @@ def accuracy_report(
             )
             report["results"].append({"backbone": name, "kind": "backbone", "set": faces.name, **result})
             report["words"] += [{"backbone": name, "set": faces.name, **one} for one in told]
+        if any(texts.source == HELD_OUT for texts in words) and not _held_out_words(card_of(name)):
+            report["notes"].append(f"{name} {LEARNED_NOTE}")
     for peer in peers:
         report["results"] += [_peer_on(peer, faces, samples=samples, say=say) for faces in sets]
     if peers and any(faces.part != "all" for faces in sets):
@@ -129,6 +132,11 @@ def backbone_on(
         for texts in words
     ]
     return result, told
+
+
+def _held_out_words(card: Mapping[str, Any] | None) -> bool:
+    """Return whether the texts held out of the lexicon were kept from the training of a backbone."""
+    return card is None or bool(card.get("recipe", {}).get("text", {}).get("hold_out", True))
 
 
 def _peer_on(peer: Peer, faces: FaceSet, *, samples: int, say: Say) -> dict[str, Any]:

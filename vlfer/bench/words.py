@@ -15,7 +15,7 @@ from vlfer.bench.faces import FaceSet
 from vlfer.errors import PromptError
 from vlfer.models.encoder import Encoder
 from vlfer.text.bank import Ensemble, SentenceBank, embed_labels
-from vlfer.text.lexicon import HELD_OUT_PHRASES, HELD_OUT_WORDS, VOTE_CLASSES, load_lexicon
+from vlfer.text.lexicon import HELD_OUT_PHRASES, HELD_OUT_WORDS, VOTE_CLASSES, load_lexicon, load_training_lexicon
 from vlfer.types import Embedding, FloatArray, IntArray, Label, LabelSet
 
 HELD_OUT = "heldout"
@@ -80,6 +80,14 @@ def _held_out() -> ClassTexts:
                 kinds.append(kind)
                 classes.append(VOTE_CLASSES[int(votes.argmax())])
     return ClassTexts(HELD_OUT, tuple(texts), tuple(kinds), tuple(classes))
+
+
+def unmet(texts: ClassTexts) -> ClassTexts:
+    """Return the texts that are no text of the lexicon, whatever the case of their letters."""
+    known = {text.casefold() for text in load_training_lexicon(hold_out=False).texts}
+    rows = [i for i, text in enumerate(texts.texts) if text.casefold() not in known]
+    parts = ((tuple(column[i] for i in rows)) for column in (texts.texts, texts.kinds, texts.classes))
+    return ClassTexts(f"{texts.source} (unmet)", *parts)
 
 
 def words_report(

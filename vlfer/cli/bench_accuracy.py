@@ -27,6 +27,9 @@ def bench_accuracy(
     words: Annotated[
         list[str] | None, typer.Option(help="Rename classes by a table class, kind, text, or by 'heldout'. May repeat.")
     ] = None,
+    only_unmet: Annotated[
+        bool, typer.Option("--unmet", help="Of --words, only texts that the lexicon, so the training, does not hold.")
+    ] = False,
     draws: Annotated[int, typer.Option(help="Random choices of words.", min=1)] = 100,
     show_texts: Annotated[bool, typer.Option(help="List every text of --words with its own loss.")] = False,
     ensemble: Annotated[
@@ -61,11 +64,13 @@ def bench_accuracy(
     else:
         from vlfer.bench.peers.environment import find_peers
         from vlfer.bench.report import accuracy_report
-        from vlfer.bench.words import load_texts
+        from vlfer.bench.words import load_texts, unmet
+
+        texts = [load_texts(source) for source in words or ()]
 
         report = accuracy_report(
             backbone or ["bundled"], addresses, part=part, ensemble=ensemble, draws=draws, show_texts=show_texts,
-            words=[load_texts(source) for source in words or ()],
+            words=[unmet(each) for each in texts] if only_unmet else texts,
             peers=find_peers([name.strip() for name in peers.split(",") if name.strip()]),
             device=device, samples=bootstrap, say=say,
         )  # fmt: skip
