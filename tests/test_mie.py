@@ -162,3 +162,25 @@ def test_spotting_a_video_that_loses_the_face(recognizer) -> None:
     assert spotted.seconds_seen == pytest.approx(24 / 25 + 0.2, abs=0.25)
     with pytest.raises(NoFaceError, match="in the video"):
         spot_video([Frames(pixels[-10:], np.arange(10) / 25, "blank")], detector=recognizer.detector)
+
+
+def _trembling(amplitude_px: float, *, frames: int = 40, fps: float = 100.0) -> Frames:
+    """A smile that comes and goes once in 0.4 s, with a little noise."""
+    rng = np.random.default_rng(0)
+    push = moved(["AU12"], 2.0).astype(float) - astronaut()
+    level = amplitude_px / 2.0 * (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(frames) / frames))
+    pixels = astronaut()[None] + level[:, None, None, None] * push[None] + rng.normal(0, 0.5, (frames, 512, 512, 3))
+    return Frames(pixels.clip(0, 255).round().astype(np.uint8), np.arange(frames) / fps, "trembling")
+
+
+def test_magnifying_reads_a_motion_that_is_too_small_otherwise(recognizer) -> None:
+    clip = _trembling(0.5)
+    plain = recognizer.recognize_clip(clip, onset=0, apex=20)
+    larger = replace(recognizer, magnify=6.0).recognize_clip(clip, onset=0, apex=20)
+    assert larger.units[0][0] == "AU12"
+    assert larger.strength == pytest.approx(plain.strength, rel=0.6)  # in the unit of the face, not magnified
+
+
+def test_magnifying_two_images(recognizer) -> None:
+    result = replace(recognizer, magnify=3.0).recognize_pair(astronaut(), moved(["AU12"], 0.8))
+    assert result.top[0][0] == "smile"

@@ -5,8 +5,8 @@ Wiring only: the face finder, registration, flow, the flow encoder and the score
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from vlfer.faces.detect import FaceDetector
 from vlfer.micro.apex import find_apex
 from vlfer.micro.canonical import Input, flow_input
 from vlfer.micro.flow import NOISE_FLOOR, FlowMethod, Motion, measure_motion, published_image
+from vlfer.micro.magnify import BAND_HZ, MAGNIFY_FEWEST_FRAMES, magnify_clip
 from vlfer.micro.pictures import motion_picture
 from vlfer.micro.registration import FacePair, face_width_px, reference_transform, register, warp_to_reference
 from vlfer.micro.spotting import Interval, MotionTracer, spot
@@ -31,6 +32,7 @@ _APEX_SIDE_PX = 112
 _LONGEST_S = 0.5
 _FEWEST_FRAMES = 3
 _LEFT_PLACE = 0.08
+_AROUND_S = 0.5
 _NO_NOTES: tuple[str, ...] = ()
 
 
@@ -99,6 +101,8 @@ class MicroRecognizer:
         labels: What is asked.
         method: Flow method.
         threshold: Abstain below this probability; None takes the scorer's default.
+        magnify: Eulerian magnification before flow is measured; 1 for none. With a clip what moves within the band of
+            a micro-expression is magnified, with two images their difference.
     """
 
     detector: FaceDetector
@@ -107,6 +111,7 @@ class MicroRecognizer:
     labels: LabelSet
     method: FlowMethod = "farneback"
     threshold: float | None = None
+    magnify: float = 1.0
 
     def recognize_pair(self, onset: UInt8Array, apex: UInt8Array) -> MicroResult:
         """Say what moved from one image to another.
@@ -148,7 +153,8 @@ class MicroRecognizer:
         times = (float(clip.times_s[onset]), float(clip.times_s[apex]), float(clip.times_s[offset]))
         if times[2] - times[0] > _LONGEST_S:
             notes = (*notes, f"it lasts {times[2] - times[0]:.2f} s: longer than a micro-expression's half second")
-        return self._answer(clip.pixels[onset], clip.pixels[apex], Moments(onset, apex, offset, times), notes)
+        moments = Moments(onset, apex, offset, times)
+        return self._answer(clip.pixels[onset], clip.pixels[apex], moments, notes, clip=clip)
 
     def _check_moments(self, clip: Frames, onset: int | None, apex: int | None) -> None:
         for name, index in (("onset", onset), ("apex", apex)):
@@ -173,11 +179,18 @@ class MicroRecognizer:
         note = f"{len(faces)} faces in the {what}: the largest was taken" if len(faces) > 1 else ""
         return faces[0], note
 
-    def _answer(self, onset: UInt8Array, apex: UInt8Array, moments: Moments, notes: tuple[str, ...]) -> MicroResult:
+    def _answer(
+        self, onset: UInt8Array, apex: UInt8Array, moments: Moments, notes: tuple[str, ...], *,
+        clip: Frames | None = None,
+    ) -> MicroResult:  # fmt: skip
         first, first_note = self._face(onset, "onset")
         second, second_note = self._face(apex, "apex")
         pair = register(onset, apex, onset_landmarks=_mesh_of(first), apex_landmarks=_mesh_of(second), side=SIDE_PX)
-        motion = measure_motion(pair, method=self.method)
+        from_clip = None
+        if clip is not None and self.magnify > 1 and pair.registered == "onset":
+            from_clip = self._magnified(clip, moments, _mesh_of(first))
+        frames = pair if from_clip is None else replace(pair, onset=from_clip[0], apex=from_clip[1])
+        motion = measure_motion(frames, method=self.method, magnify=self.magnify, is_magnified=from_clip is not None)
         label, probability, top, units, reason = self._words(motion)
         return MicroResult(
             label=label,
@@ -191,6 +204,17 @@ class MicroRecognizer:
             picture=motion_picture(pair.onset, motion),
             notes=tuple(note for note in (*notes, first_note, second_note, _head_note(pair)) if note),
         )
+
+    def _magnified(self, clip: Frames, moments: Moments, mesh: FloatArray) -> tuple[UInt8Array, UInt8Array] | None:
+        """Return onset and apex out of the magnified clip, or None if it is too short to know frequencies."""
+        around = round(_AROUND_S * (fps := _fps(clip)))
+        start, stop = max(0, moments.onset - around), min(len(clip), moments.apex + around + 1)
+        if stop - start < MAGNIFY_FEWEST_FRAMES or BAND_HZ[0] >= 0.45 * fps:
+            return None
+        transform = reference_transform(mesh, side=SIDE_PX)
+        faces = np.stack([warp_to_reference(frame, transform, side=SIDE_PX) for frame in clip.pixels[start:stop]])
+        larger = magnify_clip(faces, fps=fps, factor=self.magnify)
+        return larger[moments.onset - start], larger[moments.apex - start]
 
     def _words(
         self, motion: Motion
@@ -230,11 +254,16 @@ def _head_note(pair: FacePair) -> str:
     return f"the head moved by {pixels / pair.face_width_px:.1%} of the face's width" if pair.shift > 0.05 else ""
 
 
-def _speed_notes(clip: Frames) -> tuple[str, ...]:
+def _fps(clip: Frames) -> float:
+    """Return frames a second, 0 where times do not tell."""
     if len(clip) < 2 or clip.times_s[-1] <= clip.times_s[0]:
-        return ()
-    fps = (len(clip) - 1) / float(clip.times_s[-1] - clip.times_s[0])
-    if fps >= _SLOW_FPS:
+        return 0.0
+    return (len(clip) - 1) / float(clip.times_s[-1] - clip.times_s[0])
+
+
+def _speed_notes(clip: Frames) -> tuple[str, ...]:
+    fps = _fps(clip)
+    if not fps or fps >= _SLOW_FPS:
         return ()
     return (
         f"at {fps:.0f} frames a second a micro-expression has {max(1, round(fps * _LONGEST_S))} frames at most, and "
@@ -260,9 +289,7 @@ class Spotted:
 def spot_video(chunks: Iterable[Frames], *, detector: FaceDetector, recheck_s: float = 1.0) -> Spotted:
     """Spot expressions of the largest face of a video, in one pass; of past frames it keeps a few numbers only.
 
-    All frames share the transform of the first face, as landmarks jitter. Once in a while the face is looked for again;
-    if it has left its place by more than 8 % of its width, or is gone, a new stretch begins. An expression that spans
-    the border of two stretches is lost.
+    An expression that spans the border of two stretches of `steady_faces` is lost.
 
     Args:
         chunks: The frames, in order.
@@ -273,22 +300,22 @@ def spot_video(chunks: Iterable[Frames], *, detector: FaceDetector, recheck_s: f
         NoFaceError: If no frame that was looked at shows a face.
     """
     found: list[Interval] = []
-    seen, transform, checked, started, last = 0.0, None, -np.inf, 0.0, 0.0
+    seen, started, last, stretch = 0.0, 0.0, 0.0, -1
     tracer, speed = MotionTracer(), _NO_NOTES
-    for chunk in chunks:
-        speed = speed or _speed_notes(chunk)
-        for pixels, time_s in zip(chunk.pixels, chunk.times_s.tolist(), strict=True):
-            if time_s - checked >= recheck_s:
-                checked = time_s
-                faces = detector.detect(pixels, effort="fast")
-                new = reference_transform(_mesh_of(faces[0]), side=_APEX_SIDE_PX) if faces else None
-                if new is None or transform is None or _apart(transform, new, _mesh_of(faces[0])) > _LEFT_PLACE:
-                    found += _spot_stretch(tracer)
-                    seen += last - started if len(tracer) else 0.0
-                    tracer, transform, started = MotionTracer(), new, time_s
-            if transform is not None:
-                tracer.add(time_s, warp_to_reference(pixels, transform, side=_APEX_SIDE_PX))
-                last = time_s
+
+    def heard() -> Iterator[Frames]:
+        nonlocal speed
+        for chunk in chunks:
+            speed = speed or _speed_notes(chunk)
+            yield chunk
+
+    for face in steady_faces(heard(), detector=detector, side=_APEX_SIDE_PX, recheck_s=recheck_s):
+        if face.stretch != stretch:
+            found += _spot_stretch(tracer)
+            seen += last - started if len(tracer) else 0.0
+            tracer, stretch, started = MotionTracer(), face.stretch, face.time_s
+        tracer.add(face.time_s, face.pixels)
+        last = face.time_s
     found += _spot_stretch(tracer)
     seen += last - started if len(tracer) else 0.0
     if not seen:
@@ -296,11 +323,53 @@ def spot_video(chunks: Iterable[Frames], *, detector: FaceDetector, recheck_s: f
     return Spotted(tuple(found), seen, speed)
 
 
+@dataclass(frozen=True, slots=True)
+class SteadyFace:
+    """A face in the reference frame.
+
+    Attributes:
+        stretch: Number of the stretch of video that shares one transform.
+        time_s: When.
+        pixels: (S, S, 3) uint8 RGB.
+    """
+
+    stretch: int
+    time_s: float
+    pixels: UInt8Array = field(repr=False)
+
+
+def steady_faces(
+    chunks: Iterable[Frames], *, detector: FaceDetector, side: int, recheck_s: float = 1.0
+) -> Iterator[SteadyFace]:
+    """Yield the largest face of every frame that shows one, in stretches that share the transform of their first face.
+
+    Landmarks jitter by more than a face moves, so they are not followed from frame to frame. Once in a while the face
+    is looked for again; if it has left its place by more than 8 % of its width, or was gone, a new stretch begins.
+
+    Args:
+        chunks: The frames, in order.
+        detector: Finds faces with the landmarks of the face mesh.
+        side: S in pixels.
+        recheck_s: How often the face is looked for again.
+    """
+    transform, checked, stretch = None, -np.inf, -1
+    for chunk in chunks:
+        for pixels, time_s in zip(chunk.pixels, chunk.times_s.tolist(), strict=True):
+            if time_s - checked >= recheck_s:
+                checked = time_s
+                faces = detector.detect(pixels, effort="fast")
+                new = reference_transform(_mesh_of(faces[0]), side=side) if faces else None
+                if new is None or transform is None or _apart(transform, new, _mesh_of(faces[0]), side) > _LEFT_PLACE:
+                    transform, stretch = new, stretch + 1
+            if transform is not None:
+                yield SteadyFace(stretch, time_s, warp_to_reference(pixels, transform, side=side))
+
+
 def _spot_stretch(tracer: MotionTracer) -> tuple[Interval, ...]:
     return spot(tracer.trace()) if len(tracer) >= _FEWEST_FRAMES else ()
 
 
-def _apart(one: NDArray[np.float64], other: NDArray[np.float64], landmarks: FloatArray) -> float:
+def _apart(one: NDArray[np.float64], other: NDArray[np.float64], landmarks: FloatArray, side: int) -> float:
     """Return how far two transforms take a face apart, as a fraction of its width."""
     centre = np.append(landmarks.mean(axis=0), 1.0)
-    return float(np.linalg.norm((one - other) @ centre)) / face_width_px(_APEX_SIDE_PX)
+    return float(np.linalg.norm((one - other) @ centre)) / face_width_px(side)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlfer.errors import ConfigError, EnvironmentProblem, ShapeError
+from vlfer.micro.magnify import magnify_pair
 from vlfer.micro.registration import FacePair
 from vlfer.micro.samples import SIDE
 from vlfer.types import FloatArray, UInt8Array
@@ -106,8 +107,9 @@ def build_flow(method: FlowMethod = "farneback") -> FlowEngine:
 
 
 def measure_motion(
-    pair: FacePair, *, method: FlowMethod = "farneback", steady: Steady = "nose", engine: FlowEngine | None = None
-) -> Motion:
+    pair: FacePair, *, method: FlowMethod = "farneback", steady: Steady = "nose", engine: FlowEngine | None = None,
+    magnify: float = 1.0, is_magnified: bool = False,
+) -> Motion:  # fmt: skip
     """Measure the motion from onset to apex.
 
     Args:
@@ -115,12 +117,16 @@ def measure_motion(
         method: Flow method.
         steady: "nose" takes the mean motion of the nose's bridge for the head's and subtracts it; "none" keeps it.
         engine: A method built before, in place of a new one.
+        magnify: Eulerian magnification of the apex before flow is measured; the flow is divided by it again, so that
+            its unit and the noise floor stay.
+        is_magnified: Whether the pair comes magnified already, from a clip.
 
     Raises:
-        ConfigError, EnvironmentProblem: As `build_flow`.
+        ConfigError, EnvironmentProblem: As `build_flow` and `magnify_pair`.
     """
     compute = engine or build_flow(method)
-    pixels = compute(_grey(pair.onset), _grey(pair.apex))
+    apex = pair.apex if magnify == 1 or is_magnified else magnify_pair(pair.onset, pair.apex, factor=magnify)
+    pixels = compute(_grey(pair.onset), _grey(apex)) / np.float32(magnify)
     head = rigid_motion(pixels) if steady == "nose" else np.zeros(2, dtype=np.float32)
     own = pixels - head
     width = np.float32(pair.face_width_px)
