@@ -1,8 +1,8 @@
-"""Leave one subject out over flow samples: fixed schedule, resumable, and no way to choose on the test subject.
+"""Leave one subject out: fixed schedule, resumable, and no way to choose on the test subject.
 
-What keeps the test subject out of every choice is the shape of the code. A learner gets a `FlowSamples` that lacks the
-subject, and gives back a function from flow to probabilities; labels of the held-out clips never reach it. The harness
-keeps the classifier after the last epoch. There is no argument to keep another one.
+What keeps the test subject out of every choice is the shape of the code. A learner gets samples, of flow or of faces,
+that lack the subject, and gives back a function from inputs to probabilities; labels of the held-out clips never reach
+it. The harness keeps the classifier after the last epoch. There is no argument to keep another one.
 
 `leaky_claim` computes what the wide-spread habit would have reported: the epoch of each fold that was best on the very
 subject that is tested. It reads the same training run, so it costs nothing but evaluations, and it is for warning only.
@@ -20,17 +20,19 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
 
 from vlfer.config import write_atomically
 from vlfer.errors import DataError
-from vlfer.micro.samples import FlowSamples, Learner, TextArray
+from vlfer.micro.samples import ClipSamples, Learner, TextArray
 from vlfer.types import FloatArray, IntArray
 
 _log = logging.getLogger(__name__)
+
+S = TypeVar("S", bound=ClipSamples)
 
 Progress = Callable[[int, int], None]
 """Called with the number of folds done and of all folds."""
@@ -86,7 +88,7 @@ class Pooled:
         return np.asarray(self.probability.argmax(axis=1), dtype=np.int64)
 
 
-def subject_folds(samples: FlowSamples, *, seed: int, groups: int | None = None) -> tuple[Fold, ...]:
+def subject_folds(samples: ClipSamples, *, seed: int, groups: int | None = None) -> tuple[Fold, ...]:
     """Return one fold a subject, or ``groups`` folds of whole subjects of about equal size.
 
     Raises:
@@ -109,7 +111,7 @@ def subject_folds(samples: FlowSamples, *, seed: int, groups: int | None = None)
     return tuple(Fold(f"group{g + 1}", np.flatnonzero(np.isin(keys, who)), seed) for g, who in enumerate(members))
 
 
-def run_fold(samples: FlowSamples, fold: Fold, *, learner: Learner, trace: bool = False) -> FoldResult:
+def run_fold(samples: S, fold: Fold, *, learner: Learner[S], trace: bool = False) -> FoldResult:
     """Train on everyone but the held-out people and predict these.
 
     Raises:
@@ -117,7 +119,7 @@ def run_fold(samples: FlowSamples, fold: Fold, *, learner: Learner, trace: bool 
     """
     held = np.zeros(len(samples), dtype=bool)
     held[fold.rows] = True
-    training, tested = samples.take(~held), samples.flow[fold.rows]
+    training, tested = samples.take(~held), samples.inputs[fold.rows]
     _demand_apart(training.subject_keys, samples.subject_keys[fold.rows], fold.name)
     n_classes, classify = len(samples.classes), None
     history: list[FloatArray] = []
@@ -132,9 +134,9 @@ def run_fold(samples: FlowSamples, fold: Fold, *, learner: Learner, trace: bool 
 
 
 def run_loso(
-    samples: FlowSamples,
+    samples: S,
     *,
-    learner: Learner,
+    learner: Learner[S],
     seed: int = 0,
     groups: int | None = None,
     out: Path | None = None,
@@ -206,7 +208,7 @@ def leaky_claim(pooled: Pooled, label: IntArray) -> IntArray:
 
 
 def _compute(
-    samples: FlowSamples, folds: Sequence[Fold], todo: Sequence[int], *, learner: Learner, workers: int, trace: bool
+    samples: S, folds: Sequence[Fold], todo: Sequence[int], *, learner: Learner[S], workers: int, trace: bool
 ) -> Iterator[tuple[int, FoldResult]]:
     if workers <= 1 or len(todo) <= 1:
         for i in todo:
@@ -227,10 +229,10 @@ def _compute(
                 future.cancel()
 
 
-_job: tuple[FlowSamples, Learner] | None = None
+_job: tuple[Any, Learner[Any]] | None = None
 
 
-def _start_worker(samples: FlowSamples, learner: Learner) -> None:
+def _start_worker(samples: S, learner: Learner[S]) -> None:
     global _job
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = "1"
@@ -255,7 +257,7 @@ def _demand_apart(trained: TextArray, tested: TextArray, fold: str) -> None:
         )
 
 
-def _checked(probability: FloatArray, n: int, n_classes: int, learner: Learner) -> FloatArray:
+def _checked(probability: FloatArray, n: int, n_classes: int, learner: Learner[Any]) -> FloatArray:
     if probability.shape != (n, n_classes) or not bool(np.isfinite(probability).all()):
         raise DataError(
             f"The learner {learner.name!r} answered with shape {probability.shape}.",
@@ -264,7 +266,9 @@ def _checked(probability: FloatArray, n: int, n_classes: int, learner: Learner) 
     return probability.astype(np.float32)
 
 
-def _store_path(out: Path | None, samples: FlowSamples, fold: Fold, learner: Learner, *, trace: bool) -> Path | None:
+def _store_path(
+    out: Path | None, samples: ClipSamples, fold: Fold, learner: Learner[Any], *, trace: bool
+) -> Path | None:
     if out is None:
         return None
     what = json.dumps([learner.name, dict(learner.settings), fold.seed, trace, samples.sha256], sort_keys=True)

@@ -16,7 +16,7 @@ from vlfer.config import write_atomically
 from vlfer.errors import DataError
 from vlfer.evaluation.mie_loso import Pooled, leaky_claim
 from vlfer.metrics import compute_metrics
-from vlfer.micro.samples import FlowSamples
+from vlfer.micro.samples import ClipSamples
 from vlfer.types import IntArray
 
 LEAKAGE_WARNING = (
@@ -72,7 +72,7 @@ PROTOCOLS: dict[str, Protocol] = {
 }
 
 
-def check_classes(samples: FlowSamples, protocol: Protocol) -> None:
+def check_classes(samples: ClipSamples, protocol: Protocol) -> None:
     """Demand that the archive's classes are those of the protocol, in its order.
 
     Raises:
@@ -86,7 +86,7 @@ def check_classes(samples: FlowSamples, protocol: Protocol) -> None:
         )
 
 
-def figures(samples: FlowSamples, prediction: IntArray) -> dict[str, Any]:
+def figures(samples: ClipSamples, prediction: IntArray) -> dict[str, Any]:
     """Return pooled UF1, UAR and accuracy over all clips and over each data set.
 
     A class that no clip of a part has is left out of that part's means and named in ``absent``.
@@ -108,7 +108,7 @@ def figures(samples: FlowSamples, prediction: IntArray) -> dict[str, Any]:
 
 
 def build_report(
-    samples: FlowSamples, runs: Sequence[Pooled], *, protocol: Protocol, model: Mapping[str, Any], leakage: bool = False
+    samples: ClipSamples, runs: Sequence[Pooled], *, protocol: Protocol, model: Mapping[str, Any], leakage: bool = False
 ) -> dict[str, Any]:
     """Return the report as JSON-ready values; figures are fractions, means over seeds.
 
@@ -143,7 +143,7 @@ def build_report(
     return report
 
 
-def write_report(report: Mapping[str, Any], samples: FlowSamples, runs: Sequence[Pooled], *, out: Path) -> list[Path]:
+def write_report(report: Mapping[str, Any], samples: ClipSamples, runs: Sequence[Pooled], *, out: Path) -> list[Path]:
     """Write ``report.json``, ``report.md`` and ``predictions.csv`` into a folder.
 
     Raises:
@@ -212,7 +212,7 @@ def _mean_and_spread(singles: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _predictions(samples: FlowSamples, runs: Sequence[Pooled]) -> str:
+def _predictions(samples: ClipSamples, runs: Sequence[Pooled]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["dataset", "subject", "clip", "label", "seed", "predicted", *(f"p_{c}" for c in samples.classes)])

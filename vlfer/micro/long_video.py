@@ -11,7 +11,11 @@ import numpy as np
 from vlfer.micro.synthetic import Push, field, units_field, warp
 from vlfer.types import FloatArray, UInt8Array
 
-_UNITS: tuple[tuple[str, ...], ...] = (("AU1", "AU2"), ("AU4",), ("AU9",), ("AU12",), ("AU15",), ("AU14",), ("AU17",))
+EXPRESSION_UNITS: tuple[tuple[str, ...], ...] = (
+    ("AU1", "AU2"), ("AU4",), ("AU9",), ("AU12",), ("AU15",), ("AU14",), ("AU17",),
+)  # fmt: skip
+"""The motions that made expressions consist of."""
+
 _BLINK = (Push(0.26, 0.30, 0.0, 1.0, 0.035), Push(0.74, 0.30, 0.0, 1.0, 0.035))
 
 
@@ -57,7 +61,7 @@ def plan_events(*, duration_s: float, seed: int, blinks: bool = True) -> tuple[E
         kind: Literal["micro", "macro"] = "micro" if rng.random() < 0.5 else "macro"
         lasts = float(rng.uniform(0.25, 0.45) if kind == "micro" else rng.uniform(0.8, 2.5))
         amplitude = float(rng.uniform(0.006, 0.012) if kind == "micro" else rng.uniform(0.012, 0.03))
-        units = _UNITS[int(rng.integers(len(_UNITS)))]
+        units = EXPRESSION_UNITS[int(rng.integers(len(EXPRESSION_UNITS)))]
         events.append(Event(now, now + lasts * float(rng.uniform(0.4, 0.6)), now + lasts, kind, units, amplitude))
         now += lasts + float(rng.uniform(2.0, 4.0))
     if blinks:

@@ -1,7 +1,7 @@
-"""Onset-to-apex flow as samples: what a classifier learns from, and what a learner is.
+"""Onset-to-apex flow as samples: what a classifier learns from, and what samples and learners are.
 
-The format is the one of the published 28x28 images (STSTNet, HTNet): horizontal flow, vertical flow and optical strain,
-each channel scaled from its minimum to its maximum within the sample, so that magnitude and zero are lost.
+The format of flow is the one of the published 28x28 images (STSTNet, HTNet): horizontal flow, vertical flow and optical
+strain, each channel scaled from its minimum to its maximum within the sample, so that magnitude and zero are lost.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -26,7 +26,63 @@ _NEEDED = ("flow", "dataset", "subject", "clip", "label", "classes")
 TextArray = NDArray[np.str_]
 
 FlowClassifier = Callable[[UInt8Array], FloatArray]
-"""Maps flow (N, 28, 28, 3) uint8 to probabilities (N, C) float32."""
+"""Maps the inputs of N samples, for flow (N, 28, 28, 3) uint8, to probabilities (N, C) float32."""
+
+
+class ClipSamples(Protocol):
+    """Labelled clips of several people, whatever is known of each: flow, or faces.
+
+    Attributes of an implementation are those of `FlowSamples`, with ``inputs`` for what a classifier gets to see.
+    """
+
+    @property
+    def inputs(self) -> UInt8Array:
+        """What is known of each clip, (N, ...) uint8."""
+        ...
+
+    @property
+    def label(self) -> IntArray:
+        """(N,) int64 in 0..C-1."""
+        ...
+
+    @property
+    def dataset(self) -> TextArray:
+        """(N,) str, the part that a clip comes from."""
+        ...
+
+    @property
+    def subject(self) -> TextArray:
+        """(N,) str, unique only together with the data set."""
+        ...
+
+    @property
+    def clip(self) -> TextArray:
+        """(N,) str."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """C names."""
+        ...
+
+    @property
+    def subject_keys(self) -> TextArray:
+        """The people, (N,) str."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Hash of everything in it."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def take(self, rows: NDArray[Any]) -> Self:
+        """Return the clips at ``rows``, an index or a mask."""
+        ...
+
+
+S_contra = TypeVar("S_contra", contravariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +125,11 @@ class FlowSamples:
         return len(self.flow)
 
     @property
+    def inputs(self) -> UInt8Array:
+        """The flow."""
+        return self.flow
+
+    @property
     def subject_keys(self) -> TextArray:
         """The people: ``dataset/subject`` of each clip, (N,) str. "sub01" of two data sets is two people."""
         return np.char.add(np.char.add(self.dataset, "/"), self.subject)
@@ -95,8 +156,8 @@ class FlowSamples:
         return digest.hexdigest()
 
 
-class Learner(Protocol):
-    """Something that can be trained on flow samples."""
+class Learner(Protocol[S_contra]):
+    """Something that can be trained on samples of one kind."""
 
     @property
     def name(self) -> str:
@@ -108,7 +169,7 @@ class Learner(Protocol):
         """Everything that decides the result besides samples and seed; JSON-ready."""
         ...
 
-    def fit(self, samples: FlowSamples, *, seed: int) -> Iterator[FlowClassifier]:
+    def fit(self, samples: S_contra, *, seed: int) -> Iterator[FlowClassifier]:
         """Train on ``samples`` and yield the classifier as it stands after each epoch; the last one is the result.
 
         A learner gets training samples only. It can hold some of them out for choices of its own, by subject, but the

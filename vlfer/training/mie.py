@@ -276,7 +276,7 @@ class EnsembleLearner:
     """
 
     name: str
-    members: tuple[Learner, ...]
+    members: tuple[Learner[FlowSamples], ...]
     weights: tuple[float, ...] = field(default=())
 
     def __post_init__(self) -> None:
