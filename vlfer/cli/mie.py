@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vlfer.cli import mie_flows
+from vlfer.cli import mie_eval, mie_flows, mie_pretrain
 from vlfer.cli.exits import say
-from vlfer.errors import ConfigError, did_you_mean
+from vlfer.errors import ConfigError
 
 if TYPE_CHECKING:
-    from vlfer.evaluation.mie_loso import Progress
-    from vlfer.evaluation.mie_report import Protocol
     from vlfer.mie import MicroResult
     from vlfer.types import Frames
 
@@ -30,57 +26,14 @@ app = typer.Typer(
 
 
 app.command("flows")(mie_flows.flows)
+app.command("faces")(mie_flows.faces)
+app.command("eval")(mie_eval.evaluate)
+app.command("pretrain")(mie_pretrain.pretrain)
 
 
 @app.callback()
 def _root() -> None:
     """Micro-expressions: what a face shows for less than half a second."""
-
-
-@app.command("eval")
-def evaluate(
-    flow_archive: Annotated[
-        Path, typer.Option(help="Flow samples, .npz: flow, dataset, subject, clip, label, classes.")
-    ],
-    protocol: Annotated[str, typer.Option(help="megc2019, casme2-5, samm-5, mmew-6, ...")] = "megc2019",
-    model: Annotated[str, typer.Option(help="vlfer, or a reference: svm, mdmo, bi-woof, stst, rcn-a, ...")] = "vlfer",
-    out: Annotated[Path | None, typer.Option(help="Folder for the report; finished folds are kept in it.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings with so many seeds; the mean is reported.")] = 1,
-    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes. [one a core]")] = None,
-    show_leakage: Annotated[
-        bool, typer.Option("--show-leakage", help="Also print what choosing epochs on the test subject would claim.")
-    ] = False,
-    form: Annotated[Literal["table", "json"], typer.Option("--format", help="How to print.")] = "table",
-) -> None:
-    """Leave one subject out, pool the predictions, print UF1 and UAR.
-
-    Every fold trains by a fixed schedule on all subjects but one and is judged after the last epoch. A run that is
-    stopped goes on where it was if it is started again with the same --out.
-    """
-    from vlfer.evaluation.mie_loso import run_loso
-    from vlfer.evaluation.mie_report import build_report, check_classes, report_markdown, write_report
-    from vlfer.micro.samples import load_flow_archive
-    from vlfer.training.mie_recipes import build_learner
-
-    task, learner = _protocol(protocol), build_learner(model)
-    samples = load_flow_archive(flow_archive)
-    check_classes(samples, task)
-    started = time.perf_counter()
-    runs = [
-        run_loso(
-            samples, learner=learner, seed=one, groups=task.groups, out=out / "folds" if out else None,
-            workers=workers or os.cpu_count() or 1, trace=show_leakage, progress=_progress(f"seed {one}"),
-        )
-        for one in range(seed, seed + seeds)
-    ]  # fmt: skip
-    described = {"name": learner.name, "settings": dict(learner.settings)}
-    report = build_report(samples, runs, protocol=task, model=described, leakage=show_leakage)
-    report["wall_s"] = round(time.perf_counter() - started, 2)
-    if out:
-        for path in write_report(report, samples, runs, out=out):
-            say(f"Wrote {path}")
-    typer.echo(json.dumps(report, indent=2) if form == "json" else report_markdown(report), nl=form == "json")
 
 
 @app.command()
@@ -95,6 +48,9 @@ def recognize(
         Literal["farneback", "dis", "tvl1", "deepflow"], typer.Option(help="farneback is fast, tvl1 exact.")
     ] = "farneback",
     threshold: Annotated[float | None, typer.Option(help="Abstain below this probability.")] = None,
+    magnify: Annotated[
+        float, typer.Option(min=1.0, help="Magnify motion so many times before it is measured, as 5; 1 for not.")
+    ] = 1.0,
     plot: Annotated[Path | None, typer.Option(help="Write the motion picture to this file.")] = None,
     form: Annotated[Literal["table", "json"], typer.Option("--format", help="How to print.")] = "table",
 ) -> None:
@@ -111,7 +67,7 @@ def recognize(
     pair = _pair_of_images(clip, onset, apex)
     label_set = resolve_label_spec(labels)
     bank, loaded = _adapter(adapter, backbone)
-    recognizer = MicroRecognizer(build_detector(), loaded, bank, label_set, flow, threshold)
+    recognizer = MicroRecognizer(build_detector(), loaded, bank, label_set, flow, threshold, magnify)
     if pair is not None:
         from vlfer.video.read import load_image
 
@@ -274,34 +230,3 @@ def _print_result(result: MicroResult, form: str) -> None:
         typer.echo("suggested units " + ", ".join(f"{unit} {cosine:.2f}" for unit, cosine in result.units))
     for note in result.notes:
         say(f"Note: {note}")
-
-
-def _protocol(name: str) -> Protocol:
-    from vlfer.evaluation.mie_report import PROTOCOLS
-
-    if name not in PROTOCOLS:
-        raise ConfigError(
-            f"There is no protocol {name!r}.",
-            why=f"There are {', '.join(PROTOCOLS)}. {did_you_mean(name, PROTOCOLS)}".strip(),
-        )
-    return PROTOCOLS[name]
-
-
-def _progress(title: str) -> Progress:
-    import sys
-
-    started: list[Any] = []
-
-    def tell(done: int, total: int) -> None:
-        if not started:
-            started.extend([time.perf_counter(), done])
-        spent, new = time.perf_counter() - started[0], done - started[1]
-        left = f", {spent / new * (total - done):.0f} s left" if new and done < total else ""
-        if sys.stderr.isatty():
-            end = "\n" if done == total else ""
-            sys.stderr.write(f"\r{title}: fold {done} of {total}{left}    {end}")
-            sys.stderr.flush()
-        elif done == total or done % 20 == 0:
-            say(f"{title}: fold {done} of {total}{left}")
-
-    return tell

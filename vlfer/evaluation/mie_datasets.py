@@ -1,4 +1,4 @@
-"""Micro-expression data sets as downloaded: CASME II, SAMM, SMIC-HS, MMEW, CAS(ME)^3.
+"""Micro-expression data sets as downloaded: CASME II, SAMM, SMIC-HS, MMEW, CAS(ME)^3, and folders of one's own.
 
 Each loader reads the official coding sheet and finds the frames of each clip. Onset, apex and offset are the numbers
 that stand in the names of the frames, as the sheets count. A clip whose apex is not coded keeps None: it is looked for
@@ -15,6 +15,8 @@ from pathlib import Path
 from vlfer.errors import DataError, did_you_mean
 from vlfer.evaluation.datasets.base import IMAGE_SUFFIXES, find_any, is_debris, wrong_root
 from vlfer.evaluation.sheets import find_table, plain, read_rows
+from vlfer.types import UInt8Array
+from vlfer.video.paths import VIDEO_SUFFIXES
 
 _COLUMNS = {
     "subject": ("subject", "subjects", "sub"),
@@ -36,28 +38,31 @@ class MicroClip:
     """One coded expression.
 
     Attributes:
-        dataset: "casme2", "samm", "smic", "mmew" or "casme3".
+        dataset: "casme2", "samm", "smic", "mmew", "casme3" or "clips".
         subject: Who; unique within the data set.
         clip: Unique within the subject.
-        frames: Number of a frame to its file, in order; all frames of the folder.
+        frames: Number of a frame to its file, in order; all frames of the folder. Pixels, (H, W, 3) uint8 RGB, where a
+            video was decoded.
         onset: Number of the first visible frame.
         apex: Number of the strongest frame, or None where it is not coded.
         offset: Number of the last frame.
         emotion: As coded, in lower case; "happy" and its like as nouns.
         units: Action units as coded; may be empty.
         problem: Why it cannot be used; empty for a sound clip.
+        video: The clip as one file, whose frames are decoded when they are needed.
     """
 
     dataset: str
     subject: str
     clip: str
-    frames: Mapping[int, Path]
+    frames: Mapping[int, Path | UInt8Array]
     onset: int
     apex: int | None
     offset: int
     emotion: str
     units: str = ""
     problem: str = ""
+    video: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +117,7 @@ _LAYOUTS: dict[str, _Layout] = {
     ),
 }
 
-MIE_DATASETS = (*_LAYOUTS, "smic")
+MIE_DATASETS = (*_LAYOUTS, "smic", "clips")
 
 _NEGATIVE = ("negative", "disgust", "repression", "anger", "contempt", "fear", "sadness")
 _THREE = {
@@ -147,6 +152,8 @@ def load_clips(name: str, root: str | Path) -> list[MicroClip]:
     home = Path(root).expanduser()
     if plain(name) == "smic":
         return _load_smic(home)
+    if plain(name) == "clips":
+        return _load_folders(home)
     if plain(name) not in _LAYOUTS:
         raise DataError(
             f"There is no micro-expression data set {name!r}.",
@@ -234,4 +241,27 @@ def _load_smic(root: Path) -> list[MicroClip]:
         )  # fmt: skip
     if not clips:
         raise wrong_root(root, looked_for=("HS/s01/micro/{negative,positive,surprise}/<clip>/",), dataset="SMIC-HS")
+    return clips
+
+
+def _load_folders(root: Path) -> list[MicroClip]:
+    """Read ``SUBJECT/EMOTION/CLIP``, each a folder of frames or a video from onset to offset; the apex is not known."""
+    clips = []
+    for place in sorted(root.glob("*/*/*")):
+        is_video = place.suffix.lower() in VIDEO_SUFFIXES
+        if is_debris(place) or not (is_video or place.is_dir()):
+            continue
+        frames = {} if is_video else numbered_frames(place)
+        numbers = list(frames) or [0]
+        emotion = place.parent.name.casefold()
+        clips.append(
+            MicroClip(
+                "clips", place.parts[-3], place.stem, frames, numbers[0], None, numbers[-1],
+                _SAME.get(emotion, emotion),
+                problem="" if is_video or len(frames) > 1 else f"no frames were found for {place.name}",
+                video=place if is_video else None,
+            )
+        )  # fmt: skip
+    if not clips:
+        raise wrong_root(root, looked_for=("SUBJECT/EMOTION/CLIP.mp4", "SUBJECT/EMOTION/CLIP/1.png"), dataset="clips")
     return clips

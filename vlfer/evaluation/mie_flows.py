@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -16,11 +18,12 @@ from vlfer.faces.detect import FaceDetector
 from vlfer.micro.apex import find_apex
 from vlfer.micro.flow import FlowEngine, build_flow, measure_motion, published_image
 from vlfer.micro.registration import reference_transform, register, warp_to_reference
-from vlfer.micro.samples import FlowSamples
-from vlfer.types import FloatArray, UInt8Array
-from vlfer.video.read import load_image
+from vlfer.micro.samples import FlowSamples, TextArray
+from vlfer.types import FloatArray, IntArray, UInt8Array
+from vlfer.video.read import load_image, read_video
 
 Progress = Callable[[int, int], None]
+V = TypeVar("V")
 
 _SIDE_PX = 224
 _APEX_SIDE_PX = 112
@@ -103,38 +106,81 @@ def compute_flows(
         DataError: If no clip gave a flow.
     """
     engine = build_flow(method)  # type: ignore[arg-type]
-    images: list[UInt8Array] = []
-    kept: list[tuple[MicroClip, int, int]] = []
+    done = each_clip(counted, lambda clip: clip_flow(clip, detector=detector, engine=engine), progress=progress)
+    samples = FlowSamples(
+        flow=np.stack([image for image, _ in done.values]),
+        label=done.label,
+        dataset=done.dataset,
+        subject=done.subject,
+        clip=done.names,
+        classes=protocol.classes,
+    )
+    apexes = tuple(apex for _, apex in done.values)
+    searched = sum(clip.apex is None for clip in done.clips)
+    return FlowSet(samples, done.clips, apexes, searched, done.failed, dict(skipped or {}))
+
+
+@dataclass(frozen=True, slots=True)
+class Computed(Generic[V]):
+    """What was computed of coded clips.
+
+    Attributes:
+        clips: Those that gave something.
+        label: (N,) int64, their classes.
+        values: What they gave.
+        failed: Name and reason of each of the others.
+    """
+
+    clips: tuple[MicroClip, ...]
+    label: IntArray
+    values: tuple[V, ...]
+    failed: tuple[tuple[str, str], ...]
+
+    @property
+    def dataset(self) -> TextArray:
+        """(N,) str."""
+        return np.array([clip.dataset for clip in self.clips])
+
+    @property
+    def subject(self) -> TextArray:
+        """(N,) str."""
+        return np.array([clip.subject for clip in self.clips])
+
+    @property
+    def names(self) -> TextArray:
+        """(N,) str, with the onset where a subject has several of one name."""
+        count = Counter((clip.subject, clip.clip) for clip in self.clips)
+        return np.array([
+            c.clip if count[c.subject, c.clip] == 1 else f"{c.clip}@{c.onset}" for c in self.clips
+        ])  # fmt: skip
+
+
+def each_clip(
+    counted: Sequence[tuple[MicroClip, int]], compute: Callable[[MicroClip], V], *, progress: Progress | None = None
+) -> Computed[V]:
+    """Compute something of each clip; a clip that cannot is reported and left out.
+
+    Raises:
+        DataError: If none can.
+    """
+    clips: list[MicroClip] = []
+    label: list[int] = []
+    values: list[V] = []
     failed: list[tuple[str, str]] = []
-    for done, (clip, label) in enumerate(counted, start=1):
+    for done, (clip, place) in enumerate(counted, start=1):
         try:
             if clip.problem:
                 raise DataError(f"{clip.problem}.")
-            image, apex = clip_flow(clip, detector=detector, engine=engine)
-            images.append(image)
-            kept.append((clip, label, apex))
+            values.append(compute(_decoded(clip)))
+            clips.append(clip)
+            label.append(place)
         except VlferError as error:
             failed.append((f"{clip.dataset}/{clip.subject}/{clip.clip}", error.what))
         if progress is not None:
             progress(done, len(counted))
-    if not kept:
-        raise DataError(f"None of {len(counted)} clips gave a flow.", why=f"{failed[0][0]}: {failed[0][1]}")
-    names = [
-        clip.clip if sum(c.clip == clip.clip and c.subject == clip.subject for c, _, _ in kept) == 1
-        else f"{clip.clip}@{clip.onset}"
-        for clip, _, _ in kept
-    ]  # fmt: skip
-    samples = FlowSamples(
-        flow=np.stack(images),
-        label=np.array([label for _, label, _ in kept], dtype=np.int64),
-        dataset=np.array([clip.dataset for clip, _, _ in kept]),
-        subject=np.array([clip.subject for clip, _, _ in kept]),
-        clip=np.array(names),
-        classes=protocol.classes,
-    )
-    clips, apexes = tuple(clip for clip, _, _ in kept), tuple(apex for _, _, apex in kept)
-    searched = sum(clip.apex is None for clip in clips)
-    return FlowSet(samples, clips, apexes, searched, tuple(failed), dict(skipped or {}))
+    if not clips:
+        raise DataError(f"None of {len(counted)} clips could be used.", why=f"{failed[0][0]}: {failed[0][1]}")
+    return Computed(tuple(clips), np.array(label, dtype=np.int64), tuple(values), tuple(failed))
 
 
 def clip_flow(clip: MicroClip, *, detector: FaceDetector, engine: FlowEngine) -> tuple[UInt8Array, int]:
@@ -145,19 +191,34 @@ def clip_flow(clip: MicroClip, *, detector: FaceDetector, engine: FlowEngine) ->
         NoFaceError: If onset or apex shows no face.
         ShapeError: If a clip without apex has fewer than three frames.
     """
-    onset = _pixels(clip.frames[clip.onset])
-    landmarks = _mesh(onset, detector, "onset")
-    apex = clip.apex
-    if apex is None:
-        numbers = [n for n in clip.frames if clip.onset <= n <= clip.offset]
-        transform = reference_transform(landmarks, side=_APEX_SIDE_PX)
-        faces = [warp_to_reference(_pixels(clip.frames[n]), transform, side=_APEX_SIDE_PX) for n in numbers]
-        apex = numbers[find_apex(np.stack(faces)).index]
-    strongest = _pixels(clip.frames[apex])
+    onset = load_pixels(clip.frames[clip.onset])
+    landmarks = find_mesh(onset, detector, "onset")
+    apex = apex_of(clip, landmarks)
+    strongest = load_pixels(clip.frames[apex])
     pair = register(
-        onset, strongest, onset_landmarks=landmarks, apex_landmarks=_mesh(strongest, detector, "apex"), side=_SIDE_PX
-    )
+        onset, strongest, onset_landmarks=landmarks, apex_landmarks=find_mesh(strongest, detector, "apex"),
+        side=_SIDE_PX,
+    )  # fmt: skip
     return published_image(measure_motion(pair, engine=engine)), apex
+
+
+def apex_of(clip: MicroClip, landmarks: FloatArray) -> int:
+    """Return the number of the apex as coded, or looked for between onset and offset.
+
+    Args:
+        clip: One expression.
+        landmarks: (L, 2) float32 pixels, the mesh of the onset.
+
+    Raises:
+        MediaReadError: If a frame cannot be read.
+        ShapeError: If a clip without apex has fewer than three frames.
+    """
+    if clip.apex is not None:
+        return clip.apex
+    numbers = [n for n in clip.frames if clip.onset <= n <= clip.offset]
+    transform = reference_transform(landmarks, side=_APEX_SIDE_PX)
+    faces = [warp_to_reference(load_pixels(clip.frames[n]), transform, side=_APEX_SIDE_PX) for n in numbers]
+    return numbers[find_apex(np.stack(faces)).index]
 
 
 def save_flows(flows: FlowSet, path: Path) -> None:
@@ -187,12 +248,26 @@ def save_flows(flows: FlowSet, path: Path) -> None:
     write_atomically(path, content.getvalue())
 
 
-def _pixels(file: Path) -> UInt8Array:
-    pixels: UInt8Array = load_image(file).pixels[0]
-    return pixels
+def load_pixels(frame: Path | UInt8Array) -> UInt8Array:
+    """Return a frame, (H, W, 3) uint8 RGB, read from its file unless it was decoded already."""
+    return load_image(frame).pixels[0] if isinstance(frame, Path) else frame
 
 
-def _mesh(pixels: UInt8Array, detector: FaceDetector, what: str) -> FloatArray:
+def _decoded(clip: MicroClip) -> MicroClip:
+    """Return a clip with the frames of its video, where it is one."""
+    if clip.video is None:
+        return clip
+    chunks = [chunk.pixels for chunk in read_video(str(clip.video))]
+    frames = dict(enumerate(frame for chunk in chunks for frame in chunk))
+    return replace(clip, frames=frames, offset=len(frames) - 1)
+
+
+def find_mesh(pixels: UInt8Array, detector: FaceDetector, what: str) -> FloatArray:
+    """Return the face mesh of the largest face, (L, 2) float32 pixels.
+
+    Raises:
+        NoFaceError: If there is none.
+    """
     faces = detector.detect(pixels, effort="thorough")
     if not faces or faces[0].landmarks is None:
         raise NoFaceError(f"No face was found in the {what}.", why="Motion is measured between two faces.")

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from vlfer.errors import ConfigError, did_you_mean
-from vlfer.micro.samples import Learner
+from vlfer.micro.face_samples import FaceSamples
+from vlfer.micro.samples import FlowSamples, Learner
 from vlfer.training.mie import EnsembleLearner, KernelLearner, NetLearner, SvmLearner
 from vlfer.training.mie_augment import Augmentation
+from vlfer.training.mie_clip import ClipLearner
+from vlfer.training.mie_lbp import LbpTopLearner
+from vlfer.training.mie_miacnet import MiacLearner
 
 _AUGMENTED = Augmentation()
 
@@ -20,7 +26,7 @@ KERNEL_WIDE = KernelLearner(
     "kernel-wide", (("canonical", 4), ("steady", 4), ("canonical", 7), ("steady", 7)), gamma=1.0, ridge=0.2
 )
 
-RECIPES: dict[str, Learner] = {
+RECIPES: dict[str, Learner[FlowSamples]] = {
     learner.name: learner
     for learner in (
         # The reference of the field: RBF on the published image, scikit-learn's own C.
@@ -43,15 +49,60 @@ RECIPES: dict[str, Learner] = {
 }
 
 
-def build_learner(name: str) -> Learner:
-    """Return the learner that a command means by ``name``.
+CLIP_MODELS = ("clip", "clip-zero")
+"""Flow as a picture through a backbone: fine-tuned by LoRA, and as it is."""
+FACE_MODELS = ("miacnet", "lbp-top")
+"""What reads faces rather than flow."""
+MODELS = (*RECIPES, *CLIP_MODELS, *FACE_MODELS)
+
+
+def build_learner(name: str, *, backbone: str = "bundled") -> Learner[FlowSamples]:
+    """Return the learner over flow that a command means by ``name``.
+
+    Args:
+        name: One of `RECIPES` or `CLIP_MODELS`.
+        backbone: What the latter look through.
 
     Raises:
-        ConfigError: If there is none; the message names them.
+        ConfigError: If there is none, or it reads faces; the message names them.
     """
-    if name not in RECIPES:
+    if name in RECIPES:
+        return RECIPES[name]
+    if name in CLIP_MODELS:
+        return ClipLearner(name, backbone=backbone, epochs=0 if name == "clip-zero" else ClipLearner().epochs)
+    if name in FACE_MODELS:
         raise ConfigError(
-            f"There is no micro-expression model {name!r}.",
-            why=f"There are {', '.join(RECIPES)}. {did_you_mean(name, RECIPES)}".strip(),
+            f"The model {name!r} reads faces, not flow.",
+            why="A flow archive holds motion between two frames; grey values cannot be had back from it.",
+            fix="vlfer mie faces casme2=DIR --out FACES.npz, then --face-archive FACES.npz",
         )
-    return RECIPES[name]
+    raise _unknown(name)
+
+
+def build_face_learner(name: str, *, start: Path | None = None) -> Learner[FaceSamples]:
+    """Return the learner over faces that a command means by ``name``.
+
+    Args:
+        name: One of `FACE_MODELS`.
+        start: Folder of ``vlfer mie pretrain`` that MIACNet starts from.
+
+    Raises:
+        ConfigError: If there is none, or it reads flow; the message names them.
+        DataError: If the folder holds no pre-trained MIACNet.
+    """
+    if name == "lbp-top":
+        return LbpTopLearner()
+    if name == "miacnet":
+        return MiacLearner(start=str(start) if start else "")
+    if name in MODELS:
+        raise ConfigError(
+            f"The model {name!r} reads flow, not faces.", fix=f"--flow-archive FILE.npz, or --model {FACE_MODELS[0]}"
+        )
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> ConfigError:
+    return ConfigError(
+        f"There is no micro-expression model {name!r}.",
+        why=f"There are {', '.join(MODELS)}. {did_you_mean(name, MODELS)}".strip(),
+    )
