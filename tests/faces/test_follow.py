@@ -186,6 +186,30 @@ def test_a_face_hidden_behind_another_gets_its_id_back():
         assert linker.update(faces, t, looks=looks(*who)) == who
 
 
+def blend(own, other, share):
+    """A look that is partly somebody else's: of a face that comes out from behind another."""
+    mixed = share * looks(own)[0] + (1 - share) * looks(other)[0]
+    return mixed / np.linalg.norm(mixed)
+
+
+@pytest.mark.parametrize("speed", [0.0, 2.0, 5.0])
+def test_a_face_that_went_on_or_stopped_while_hidden_gets_its_id_back_half_hidden(speed):
+    linker = FaceLinker(max_gap_frames=45)
+    for t in range(10):
+        linker.update([face(500), face(100 + 5 * t)], t, looks=looks(0, 1))
+    found = [face(500), face(145 + 20 * speed)]
+    both = np.stack([looks(0)[0], blend(1, 2, 0.4)]).astype(np.float32)
+    assert float(both[1] @ looks(1)[0]) < 0.72
+    assert linker.update(found, 29, looks=both) == [0, 1]
+
+
+def test_somebody_else_on_the_way_of_a_hidden_face_is_new():
+    linker = FaceLinker(max_gap_frames=45)
+    for t in range(10):
+        linker.update([face(500), face(100 + 5 * t)], t, looks=looks(0, 1))
+    assert linker.update([face(500), face(195)], 29, looks=looks(0, 2)) == [0, 2]
+
+
 def test_after_a_cut_people_are_known_again_and_strangers_are_new():
     linker = FaceLinker()
     for t in range(10):

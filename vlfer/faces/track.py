@@ -24,8 +24,10 @@ _FORBIDDEN = 1e6
 _LOOK_WEIGHT = 2.0
 _LOOK_MEMORY = 0.9
 _SPEED_MEMORY = 0.6
-# A face moves on in its direction for so many frames; what is missing longer is looked for where it was last expected.
+# A face moves on in its direction for so many frames; what is missing longer may have stopped or gone on, and is looked
+# for anywhere on its way, if it has some likeness. Half hidden faces have less of it than `DEFAULT_SAME_LOOK`.
 _MOST_COASTING = 6
+_LEAST_LOOK = 0.4
 _MOST_KNOWN = 256
 
 
@@ -53,11 +55,14 @@ class _OpenTrack:
             self.faces.append(face)
             self.frames.append(frame)
 
-    def expected(self, frame: int) -> FloatArray:
-        """Return the box where the face is expected."""
-        ahead = min(frame - self.last_frame, _MOST_COASTING)
-        shift = np.tile(self.speed * ahead, 2)
-        return np.asarray(self.last.box + shift, dtype=np.float32)
+    def expected(self, frame: int, *, near: FloatArray) -> FloatArray:
+        """Return the box where the face is expected: of where it may be by now, the place closest to box ``near``."""
+        ahead = float(frame - self.last_frame)
+        if ahead > _MOST_COASTING:
+            way = (near[:2] + near[2:] - self.last.box[:2] - self.last.box[2:]) / 2
+            pace = float(self.speed @ self.speed)
+            ahead = float(np.clip(float(way @ self.speed) / pace, 0.0, ahead)) if pace > 0 else 0.0
+        return np.asarray(self.last.box + np.tile(self.speed * ahead, 2), dtype=np.float32)
 
     def close(self) -> FaceTrack:
         marks = [face.landmarks for face in self.faces if face.landmarks is not None]
@@ -232,17 +237,21 @@ class FaceLinker:
             chosen[free[int(row)]] = track
 
     def _cost(self, track: _OpenTrack, face: Face, frame_index: int, *, look: FloatArray | None) -> float:
-        expected = track.expected(frame_index)
+        likeness = None if look is None or track.look is None else float(look @ track.look)
+        gap, reach = frame_index - track.last_frame, self.max_distance
+        if gap > _MOST_COASTING and likeness is not None:
+            if likeness < _LEAST_LOOK:
+                return _FORBIDDEN
+            reach *= math.sqrt(gap / _MOST_COASTING)  # as what is not known of its way adds up
+        expected = track.expected(frame_index, near=face.box)
         iou, _ = overlap(expected, face.box)
         (x0, y0, size0), (x1, y1, size1) = _place(expected), _place(face.box)
         distance = math.hypot(x1 - x0, y1 - y0) / max(min(size0, size1), 1e-6)
         growth = max(size0, size1) / max(min(size0, size1), 1e-6)
-        if distance > self.max_distance or growth > self.max_growth:
+        if distance > reach or growth > self.max_growth:
             return _FORBIDDEN
         cost = 1.0 - iou + distance
-        if look is not None and track.look is not None:
-            cost += _LOOK_WEIGHT * (1.0 - float(look @ track.look))
-        return cost
+        return cost if likeness is None else cost + _LOOK_WEIGHT * (1.0 - likeness)
 
 
 def _place(box: FloatArray) -> tuple[float, float, float]:
