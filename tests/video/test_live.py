@@ -9,6 +9,8 @@ from vlfer.errors import MediaReadError, VideoReadError
 from vlfer.video.ahead import read_ahead
 from vlfer.video.live import LiveSource, open_live
 
+from .rtsp import RtspCamera, transport_stream
+
 
 def picture(number):
     return np.full((4, 4, 3), number % 256, np.uint8)
@@ -130,6 +132,65 @@ def test_a_stream_over_http_is_read(clip):
         server.shutdown()
         server.server_close()
     assert frames[0].pixels.shape == (120, 160, 3)
+
+
+def watch_to_the_end(live, *, look_s=0.0):
+    """Return how many frames were seen, and the error at the end."""
+    seen = 0
+    try:
+        for frame in live.frames():
+            assert frame.pixels.shape == (120, 160, 3)
+            seen += 1
+            time.sleep(look_s)
+    except VideoReadError as error:
+        return seen, str(error)
+    raise AssertionError("the stream ended without an error")
+
+
+def test_a_camera_that_dies_is_reconnected_and_then_given_up_with_every_frame_accounted_for():
+    camera = RtspCamera(transport_stream(200), sessions=2)
+    try:
+        live = open_live(camera.address, reconnects=2, first_wait_s=0.05)
+        seen, error = watch_to_the_end(live, look_s=0.2)
+    finally:
+        camera.close()
+    assert "was lost after" in error
+    assert "did not come back in 2 attempts" in error
+    assert live.n_reconnects == 3  # once with frames, which begins the count anew, and twice in vain
+    assert live.n_read >= 10  # what comes while the stream is being recognised is not shown
+    assert live.n_dropped > 0
+    assert seen + live.n_dropped == live.n_read
+
+
+def test_a_stream_over_http_that_stops_early_is_reconnected():
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+    data, served = transport_stream(200), []
+
+    class Camera(BaseHTTPRequestHandler):
+        def do_GET(self):
+            served.append(None)
+            self.send_response(200 if len(served) <= 2 else 404)
+            self.send_header("Content-Type", "video/mp2t")
+            self.end_headers()
+            if len(served) <= 2:
+                self.wfile.write(data)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Camera)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        live = open_live(f"http://127.0.0.1:{server.server_address[1]}/camera.ts", reconnects=1, first_wait_s=0.02)
+        seen, error = watch_to_the_end(live)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert len(served) == 3  # the second gave frames, or the third would not have been tried
+    assert live.n_read >= 10
+    assert seen + live.n_dropped == live.n_read
+    assert "did not come back in 1 attempts" in error
 
 
 def test_reading_ahead_changes_nothing():

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vlfer.cli.exits import say
+from vlfer.cli.window import LiveWindow, WindowClosed
 
 if TYPE_CHECKING:
     from vlfer.live import LiveFace, Pace
     from vlfer.types import UInt8Array
     from vlfer.video.live import LiveSource
 
-View = Literal["terminal", "browser", "lines", "none"]
+View = Literal["terminal", "window", "browser", "lines", "none"]
 _NOTE = "Perceived expression, not felt emotion. Only with the consent of those who are seen."
 _MOST_BARS = 4
 
@@ -28,7 +29,9 @@ def watch(
     labels: Annotated[str | None, typer.Option(help="A shipped set, a YAML file, or words. [ekman7]")] = None,
     view: Annotated[
         View | None,
-        typer.Option(help="terminal: bars; browser: the picture with boxes; lines: JSON to stdout; none. [terminal]"),
+        typer.Option(
+            help="terminal: bars; window, browser: the picture with boxes; lines: JSON to stdout; none. [terminal]"
+        ),
     ] = None,
     backbone: Annotated[str | None, typer.Option(help="See: vlfer backbones list. [bundled]")] = None,
     adapter: Annotated[str | None, typer.Option(help="Folder or name of an adapter.")] = None,
@@ -51,14 +54,14 @@ def watch(
     live = open_live(source, reconnects=reconnects)
     chosen: View = view or ("terminal" if sys.stdout.isatty() else "lines")
     say(_NOTE)
-    pipeline = load_pipeline(
-        backbone, labels=labels, adapter=adapter, device=device, threshold=threshold, faces="detect"
-    )
-    watcher = LiveWatcher(pipeline.clip_tools(), half_life_s=half_life)
     pace = Pace()
     begun_s: float | None = None
     try:
-        with _shown(chosen, port=port) as show:
+        with _shown(chosen, port=port) as show:  # what cannot be shown is told before models are loaded
+            pipeline = load_pipeline(
+                backbone, labels=labels, adapter=adapter, device=device, threshold=threshold, faces="detect"
+            )
+            watcher = LiveWatcher(pipeline.clip_tools(), half_life_s=half_life)
             for frame in live.frames():
                 begun_s = frame.time_s if begun_s is None else begun_s
                 faces = watcher.look(frame.pixels, frame.time_s)
@@ -66,7 +69,7 @@ def watch(
                 show(frame.pixels, frame.time_s, faces, _pace_line(pace, live))
                 if seconds is not None and frame.time_s - begun_s >= seconds:
                     break
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, WindowClosed):
         pass
     finally:
         say(_farewell(pace, live))
@@ -95,6 +98,9 @@ def _shown(view: View, *, port: int) -> Iterator[Callable[..., None]]:
             yield show
     elif view == "browser":
         with _browser(port) as show:
+            yield show
+    elif view == "window":
+        with _window() as show:
             yield show
     elif view == "lines":
         yield _print_line
@@ -154,19 +160,39 @@ def terminal_view(time_s: float, faces: list[LiveFace], pace: str) -> Any:
 
 
 @contextmanager
+def _window() -> Iterator[Callable[..., None]]:
+    window = LiveWindow("vlfer watch")
+    say("Close the window, or press q in it, to end.")
+
+    def show(pixels: UInt8Array, time_s: float, faces: list[LiveFace], pace: str) -> None:
+        del time_s
+        window.show(_drawn(pixels, faces, pace))
+
+    try:
+        yield show
+    finally:
+        window.close()
+
+
+@contextmanager
 def _browser(port: int) -> Iterator[Callable[..., None]]:
     from vlfer.export.mjpeg import LivePage
-    from vlfer.export.overlay import Tag, draw_tags
 
     page = LivePage(port=port)
     say(f"Open {page.address} in a browser.")
 
     def show(pixels: UInt8Array, time_s: float, faces: list[LiveFace], pace: str) -> None:
         del time_s
-        tags = [Tag(face.track_id + 1, face.box, face.label, face.top) for face in faces]
-        page.show(draw_tags(pixels, tags, footer=f"{pace}  ·  perceived, not felt"))
+        page.show(_drawn(pixels, faces, pace))
 
     try:
         yield show
     finally:
         page.close()
+
+
+def _drawn(pixels: UInt8Array, faces: list[LiveFace], pace: str) -> UInt8Array:
+    from vlfer.export.overlay import Tag, draw_tags
+
+    tags = [Tag(face.track_id + 1, face.box, face.label, face.top) for face in faces]
+    return draw_tags(pixels, tags, footer=f"{pace}  ·  perceived, not felt")
