@@ -152,6 +152,17 @@ def test_video_tells_segments_and_facts_for_the_script(engine: Any, clips: dict[
     assert "mostly real joy" in ui_video.tell_film(engine, film, parse_labels("real joy, disgust at a smell"))
 
 
+def test_the_example_clip_shows_a_change_that_is_read(engine: Any, clips: dict[str, str]) -> None:
+    film, _ = ui_video.watch_film(engine, clips["moods"], load_label_set("ekman7"))
+    assert film is not None
+    segments = engine.tell_film(film, load_label_set("ekman7")).report.predictions
+    labels = [one.label for one in segments if one.label]
+    assert (labels[0], labels[-1]) == ("happiness", "happiness")
+    (sad,) = [one for one in segments if one.label == "sadness"]
+    assert 3.0 < sad.start_s < 4.0
+    assert 4.8 < sad.end_s < 6.0
+
+
 def test_video_is_annotated(engine: Any, clips: dict[str, str], tmp_path: Path) -> None:
     film, _ = ui_video.watch_film(engine, clips["moods"], WORDS)
     assert film is not None

@@ -1,4 +1,4 @@
-"""Examples that need no network: the portrait that comes with vlfer, and clips in which it is gently warped."""
+"""Examples that need no network: the portrait that comes with vlfer, and clips in which its face is moved."""
 
 from __future__ import annotations
 
@@ -15,24 +15,22 @@ from vlfer.errors import NoFaceError
 from vlfer.faces.detect import FaceDetector
 from vlfer.micro.registration import reference_transform
 from vlfer.micro.synthetic import units_field, warp
+from vlfer.serve.ui_poses import Portrait, Pose
 from vlfer.types import FloatArray, UInt8Array
 from vlfer.video.read import load_image
 
 Scene = Literal["moods", "micro"]
 SIDE_PX = 384
-# Per scene: frames a second, and when (seconds) which units reach which share of the face's side.
-_SCENES: dict[str, tuple[int, tuple[tuple[float, tuple[str, ...], float], ...]]] = {
-    "moods": (
-        12,
-        (
-            (0.0, (), 0.0), (1.2, (), 0.0),
-            (2.0, ("AU1", "AU2", "AU5", "AU26"), 0.055), (3.0, ("AU1", "AU2", "AU5", "AU26"), 0.055),
-            (3.8, ("AU4", "AU15", "AU24"), 0.06), (5.2, ("AU4", "AU15", "AU24"), 0.06),
-            (6.0, (), 0.0), (6.9, (), 0.0),
-        ),
-    ),
-    "micro": (60, ((0.0, (), 0.0), (0.25, (), 0.0), (0.42, ("AU4", "AU7"), 0.02), (0.6, (), 0.0), (0.8, (), 0.0))),
-}  # fmt: skip
+_MICRO_FPS, _MOODS_FPS = 60, 12
+# When (seconds) which units reach which share of the face's side.
+_FROWN: tuple[tuple[float, tuple[str, ...], float], ...] = (
+    (0.0, (), 0.0), (0.25, (), 0.0), (0.42, ("AU4", "AU7"), 0.02), (0.6, (), 0.0), (0.8, (), 0.0),
+)  # fmt: skip
+_CALM = Pose(closed=1, narrow=8, corners=12, cheeks=5, outer_brows=-2)
+_SAD = Pose(closed=1, narrow=6, corners=25, cheeks=10, inner_brows=8, outer_brows=-6, together=3, lids=-5, lower_lip=-2)
+_MOODS = (
+    (0.0, Pose()), (1.4, Pose()), (2.1, _CALM), (2.8, _CALM), (3.8, _SAD), (5.3, _SAD), (6.2, Pose()), (6.9, Pose()),
+)  # fmt: skip
 _WRITING = threading.Lock()
 
 
@@ -46,7 +44,8 @@ def clip_path(folder: Path, scene: Scene, *, detector: FaceDetector) -> Path:
 
     Args:
         folder: Where it is kept.
-        scene: "moods" goes through several expressions in seven seconds, "micro" frowns for a third of a second.
+        scene: "moods" goes from a smile to calm to sadness and back in seven seconds, "micro" frowns for a third of
+            a second.
         detector: Finds the face to be moved.
 
     Raises:
@@ -55,7 +54,7 @@ def clip_path(folder: Path, scene: Scene, *, detector: FaceDetector) -> Path:
     path = folder / f"example-{scene}.mp4"
     with _WRITING:
         if not path.exists():
-            fps = _SCENES[scene][0]
+            fps = _MOODS_FPS if scene == "moods" else _MICRO_FPS
             _write(path, moving_frames(scene, detector=detector), fps=fps)
     return path
 
@@ -67,16 +66,39 @@ def moving_frames(scene: Scene, *, detector: FaceDetector) -> list[UInt8Array]:
         NoFaceError: As in `clip_path`.
     """
     whole = load_image(portrait_path()).pixels[0]
+    return _moods(whole, detector) if scene == "moods" else _frown(whole, detector)
+
+
+def _moods(whole: UInt8Array, detector: FaceDetector) -> list[UInt8Array]:
+    still = np.asarray(cv2.resize(whole[0:270, 90:360], (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_CUBIC))
+    portrait = Portrait(still, _mesh_of(still, detector))
+    starts_s = [time_s for time_s, _ in _MOODS]
+    placed = [portrait.place(pose) for _, pose in _MOODS]
+    frames = []
+    for time_s in np.arange(int(starts_s[-1] * _MOODS_FPS) + 1) / _MOODS_FPS:
+        before, share = _share(float(time_s), starts_s)
+        frames.append(portrait.draw(placed[before].towards(placed[before + 1], share)))
+    return frames
+
+
+def _frown(whole: UInt8Array, detector: FaceDetector) -> list[UInt8Array]:
     still = np.asarray(cv2.resize(whole[:420, 20:440], (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA))
-    faces = detector.detect(still)
+    to_reference = reference_transform(_mesh_of(still, detector), side=SIDE_PX)
+    starts_s = [key[0] for key in _FROWN]
+    poses = [_on_face(units_field(units, side=SIDE_PX, amplitude_px=size * SIDE_PX) if units else None, to_reference)
+             for _, units, size in _FROWN]  # fmt: skip
+    frames = []
+    for time_s in np.arange(int(starts_s[-1] * _MICRO_FPS) + 1) / _MICRO_FPS:
+        before, share = _share(float(time_s), starts_s)
+        frames.append(warp(still, np.asarray(poses[before] * (1 - share) + poses[before + 1] * share, np.float32)))
+    return frames
+
+
+def _mesh_of(pixels: UInt8Array, detector: FaceDetector) -> FloatArray:
+    faces = detector.detect(pixels)
     if not faces or faces[0].landmarks is None:
         raise NoFaceError("The example has no face for this detector.", fix="vlfer doctor")
-    fps, keys = _SCENES[scene]
-    to_reference = reference_transform(faces[0].landmarks, side=SIDE_PX)
-    times = np.arange(int(keys[-1][0] * fps) + 1) / fps
-    poses = [_on_face(units_field(units, side=SIDE_PX, amplitude_px=size * SIDE_PX) if units else None, to_reference)
-             for _, units, size in keys]  # fmt: skip
-    return [warp(still, _between(float(t), [key[0] for key in keys], poses)) for t in times]
+    return faces[0].landmarks
 
 
 def _on_face(motion: FloatArray | None, to_reference: Any) -> FloatArray:
@@ -88,13 +110,11 @@ def _on_face(motion: FloatArray | None, to_reference: Any) -> FloatArray:
     return np.asarray(placed @ back[:, :2].T, dtype=np.float32)
 
 
-def _between(time_s: float, starts_s: list[float], poses: list[FloatArray]) -> FloatArray:
-    after = int(np.searchsorted(starts_s, time_s, side="right"))
-    if after >= len(poses):
-        return poses[-1]
-    share = (time_s - starts_s[after - 1]) / (starts_s[after] - starts_s[after - 1])
-    eased = share * share * (3 - 2 * share)
-    return np.asarray(poses[after - 1] * (1 - eased) + poses[after] * eased, dtype=np.float32)
+def _share(time_s: float, starts_s: list[float]) -> tuple[int, float]:
+    """Return between which key and the next a time lies, and how far the motion has come, easing in and out."""
+    before = min(int(np.searchsorted(starts_s, time_s, side="right")), len(starts_s) - 1) - 1
+    share = (time_s - starts_s[before]) / (starts_s[before + 1] - starts_s[before])
+    return before, min(share, 1.0) ** 2 * (3 - 2 * min(share, 1.0))
 
 
 def _write(path: Path, frames: list[UInt8Array], *, fps: int) -> None:
