@@ -1,7 +1,10 @@
 import csv
 import itertools
 import json
+import re
 import sys
+from dataclasses import replace
+from datetime import datetime
 from xml.etree import ElementTree
 
 import av
@@ -73,24 +76,86 @@ def test_subtitles_are_read_by_ffmpeg(analysis, tmp_path):
         assert float(packets[1].pts * packets[1].time_base) == pytest.approx(1.0)
 
 
-def test_elan_tiers_refer_to_their_times(analysis, tmp_path):
-    path = tmp_path / "film.eaf"
-    write_elan(analysis.report.predictions, path, media=tmp_path / "film.mp4")
+# Of EAFv3.0.xsd (Max Planck Institute for Psycholinguistics): the order of what a document holds, and per element the
+# attributes that it must and may have.
+EAF_ORDER = ("LICENSE", "HEADER", "TIME_ORDER", "TIER", "LINGUISTIC_TYPE", "LOCALE", "LANGUAGE", "CONSTRAINT")
+EAF_ATTRIBUTES = {
+    "ANNOTATION_DOCUMENT": ({"AUTHOR", "DATE", "VERSION"}, {"FORMAT"}),
+    "HEADER": (set(), {"MEDIA_FILE", "TIME_UNITS"}),
+    "MEDIA_DESCRIPTOR": ({"MEDIA_URL", "MIME_TYPE"}, {"RELATIVE_MEDIA_URL", "TIME_ORIGIN", "EXTRACTED_FROM"}),
+    "PROPERTY": (set(), {"NAME"}),
+    "TIME_ORDER": (set(), set()),
+    "TIME_SLOT": ({"TIME_SLOT_ID"}, {"TIME_VALUE"}),
+    "TIER": ({"TIER_ID", "LINGUISTIC_TYPE_REF"}, {"PARTICIPANT", "ANNOTATOR", "DEFAULT_LOCALE", "PARENT_REF"}),
+    "ANNOTATION": (set(), set()),
+    "ALIGNABLE_ANNOTATION": ({"ANNOTATION_ID", "TIME_SLOT_REF1", "TIME_SLOT_REF2"}, {"EXT_REF", "LANG_REF"}),
+    "ANNOTATION_VALUE": (set(), set()),
+    "LINGUISTIC_TYPE": ({"LINGUISTIC_TYPE_ID"}, {"TIME_ALIGNABLE", "CONSTRAINTS", "GRAPHIC_REFERENCES"}),
+}
+
+
+def check_eaf(path):
+    """Hold a document against the rules of the schema, and of ELAN for independent tiers; return it."""
     root = ElementTree.parse(path).getroot()
-    assert root.tag == "ANNOTATION_DOCUMENT"
-    assert [child.tag for child in root] == ["HEADER", "TIME_ORDER", "TIER", "TIER", "LINGUISTIC_TYPE"]
+    places = [EAF_ORDER.index(child.tag) for child in root]
+    assert places == sorted(places)
+    assert places.count(EAF_ORDER.index("HEADER")) == places.count(EAF_ORDER.index("TIME_ORDER")) == 1
+    for element in root.iter():
+        must, may = EAF_ATTRIBUTES[element.tag]
+        names = {name for name in element.keys() if not name.startswith("{")}  # noqa: SIM118, an element is no dict
+        assert must <= names <= must | may, element.tag
+    datetime.fromisoformat(root.get("DATE"))
+    assert root.find("HEADER").get("TIME_UNITS") == "milliseconds"
     slots = {slot.get("TIME_SLOT_ID"): int(slot.get("TIME_VALUE")) for slot in root.iter("TIME_SLOT")}
     assert list(slots.values()) == sorted(slots.values())
+    assert min(slots.values(), default=0) >= 0
+    own = [slot.get("TIME_SLOT_ID") for slot in root.iter("TIME_SLOT")]
+    own += [annotation.get("ANNOTATION_ID") for annotation in root.iter("ALIGNABLE_ANNOTATION")]
+    assert len(set(own)) == len(own)  # xsd:ID is unique in the document
+    assert all(re.fullmatch(r"[A-Za-z_][\w.-]*", name) for name in own)
+    referred = [a.get(f"TIME_SLOT_REF{i}") for a in root.iter("ALIGNABLE_ANNOTATION") for i in (1, 2)]
+    assert sorted(referred) == sorted(slots)  # each slot belongs to one edge
+    kinds = {kind.get("LINGUISTIC_TYPE_ID"): kind for kind in root.iter("LINGUISTIC_TYPE")}
+    names = [tier.get("TIER_ID") for tier in root.iter("TIER")]
+    assert len(set(names)) == len(names)
+    for tier in root.iter("TIER"):
+        assert kinds[tier.get("LINGUISTIC_TYPE_REF")].get("TIME_ALIGNABLE") == "true"
+        spans = [
+            (slots[a.get("TIME_SLOT_REF1")], slots[a.get("TIME_SLOT_REF2")]) for a in tier.iter("ALIGNABLE_ANNOTATION")
+        ]
+        assert all(start < end for start, end in spans)
+        assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
+    last = root.find("HEADER/PROPERTY[@NAME='lastUsedAnnotationId']")
+    assert int(last.text) == len(list(root.iter("ALIGNABLE_ANNOTATION")))
+    return root, slots
+
+
+def test_elan_tiers_hold_the_segments(analysis, tmp_path):
+    path = tmp_path / "film.eaf"
+    write_elan(analysis.report.predictions, path, media=tmp_path / "film.mp4")
+    root, slots = check_eaf(path)
+    assert [tier.get("TIER_ID") for tier in root.iter("TIER")] == ["face 1", "face 2"]
     told = [
         (slots[a.get("TIME_SLOT_REF1")], slots[a.get("TIME_SLOT_REF2")], a.findtext("ANNOTATION_VALUE"))
         for a in root.iter("ALIGNABLE_ANNOTATION")
     ]
-    assert told[0] == (0, 2000, "joy")
-    assert told[1] == (2000, 3000, "unclear")
-    ids = [a.get("ANNOTATION_ID") for a in root.iter("ALIGNABLE_ANNOTATION")]
-    assert len(set(ids)) == len(ids)
-    types = {kind.get("LINGUISTIC_TYPE_ID") for kind in root.iter("LINGUISTIC_TYPE")}
-    assert {tier.get("LINGUISTIC_TYPE_REF") for tier in root.iter("TIER")} == types
+    assert told[:2] == [(0, 2000, "joy"), (2000, 3000, "unclear")]
+
+
+def test_elan_takes_no_segment_that_is_empty_overlaps_or_holds_what_xml_does_not(analysis, tmp_path):
+    some = analysis.report.predictions[0]
+    spans = [(1.0, 1.0002), (1.0003, 1.0004), (0.2, 1.00049), (2.0, 3.0), (2.9996, 4.0)]
+    odd = [replace(some, start_s=start, end_s=end, label="a\x07 <b> & \ufffe c") for start, end in spans]
+    path = tmp_path / "odd.eaf"
+    write_elan(odd, path, media=tmp_path / "a film.mp4")
+    root, _ = check_eaf(path)
+    assert {value.text for value in root.iter("ANNOTATION_VALUE")} == {"a <b> &  c"}
+    assert root.find("HEADER/MEDIA_DESCRIPTOR").get("MEDIA_URL").endswith("/a%20film.mp4")
+
+
+def test_elan_of_nothing_is_a_document(tmp_path):
+    write_elan([], tmp_path / "none.eaf", media=tmp_path / "film.mp4")
+    check_eaf(tmp_path / "none.eaf")
 
 
 def test_a_person_is_summed_up(analysis):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import pairwise
@@ -13,6 +14,8 @@ from vlfer.config import write_atomically
 from vlfer.types import Prediction
 
 _LEAST_S = 0.04
+# What XML 1.0 does not hold, not even escaped.
+_NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def cues(predictions: Sequence[Prediction]) -> list[tuple[float, float, list[str]]]:
@@ -94,31 +97,38 @@ def write_elan(predictions: Sequence[Prediction], path: Path, *, media: Path) ->
     number = ElementTree.SubElement(header, "PROPERTY", {"NAME": "lastUsedAnnotationId"})
     number.text = str(len(predictions))
     order = ElementTree.SubElement(root, "TIME_ORDER")
-    edges = sorted({edge for p in predictions for edge in _milliseconds(p)})
-    slots = {edge: f"ts{i}" for i, edge in enumerate(edges, start=1)}
-    for edge, name in slots.items():
-        ElementTree.SubElement(order, "TIME_SLOT", {"TIME_SLOT_ID": name, "TIME_VALUE": str(edge)})
-    count = 0
-    for track_id in sorted({p.track_id for p in predictions}):
-        attributes = {"LINGUISTIC_TYPE_REF": "default-lt", "TIER_ID": f"face {track_id + 1}"}
-        tier = ElementTree.SubElement(root, "TIER", attributes)
-        for p in (p for p in predictions if p.track_id == track_id):
-            count += 1
-            start, end = _milliseconds(p)
-            annotation = ElementTree.SubElement(ElementTree.SubElement(tier, "ANNOTATION"), "ALIGNABLE_ANNOTATION")
-            annotation.attrib |= {
-                "ANNOTATION_ID": f"a{count}", "TIME_SLOT_REF1": slots[start], "TIME_SLOT_REF2": slots[end],
-            }  # fmt: skip
-            ElementTree.SubElement(annotation, "ANNOTATION_VALUE").text = _one_line(p.label or "unclear")
+    # Each annotation has time slots of its own: what shares one is moved together in ELAN.
+    placed = [one for track_id in sorted({p.track_id for p in predictions}) for one in _placed(predictions, track_id)]
+    edges = sorted((edge, number, side) for number, (_, *ends) in enumerate(placed) for side, edge in enumerate(ends))
+    slots = {(number, side): f"ts{count}" for count, (_, number, side) in enumerate(edges, start=1)}
+    for edge, number, side in edges:
+        ElementTree.SubElement(order, "TIME_SLOT", {"TIME_SLOT_ID": slots[number, side], "TIME_VALUE": str(edge)})
+    tiers: dict[int, ElementTree.Element] = {}
+    for number, (p, _, _) in enumerate(placed):
+        if p.track_id not in tiers:
+            attributes = {"LINGUISTIC_TYPE_REF": "default-lt", "TIER_ID": f"face {p.track_id + 1}"}
+            tiers[p.track_id] = ElementTree.SubElement(root, "TIER", attributes)
+        annotation = ElementTree.SubElement(
+            ElementTree.SubElement(tiers[p.track_id], "ANNOTATION"), "ALIGNABLE_ANNOTATION",
+            {
+                "ANNOTATION_ID": f"a{number + 1}", "TIME_SLOT_REF1": slots[number, 0],
+                "TIME_SLOT_REF2": slots[number, 1],
+            },
+        )  # fmt: skip
+        ElementTree.SubElement(annotation, "ANNOTATION_VALUE").text = _NO_XML.sub("", _one_line(p.label or "unclear"))
     settings = {"GRAPHIC_REFERENCES": "false", "LINGUISTIC_TYPE_ID": "default-lt", "TIME_ALIGNABLE": "true"}
     ElementTree.SubElement(root, "LINGUISTIC_TYPE", settings)
     ElementTree.indent(root)
     write_atomically(path, ElementTree.tostring(root, encoding="utf-8", xml_declaration=True))
 
 
-def _milliseconds(prediction: Prediction) -> tuple[int, int]:
-    start = round(1000 * prediction.start_s)
-    return start, max(round(1000 * prediction.end_s), start + 1)
+def _placed(predictions: Sequence[Prediction], track_id: int) -> list[tuple[Prediction, int, int]]:
+    """Return the segments of one face with their edges in milliseconds, in order, none empty, none over another."""
+    found: list[tuple[Prediction, int, int]] = []
+    for p in sorted((p for p in predictions if p.track_id == track_id), key=lambda p: p.start_s):
+        start = max(0, round(1000 * p.start_s), found[-1][2] if found else 0)
+        found.append((p, start, max(round(1000 * p.end_s), start + 1)))
+    return found
 
 
 def _clock(time_s: float, mark: str) -> str:
