@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -30,7 +31,7 @@ def finetune(
     """Adapt a backbone to your labels and your data, and write a small adapter folder with its model card.
 
     A run that was stopped, also by Ctrl-C, goes on where it was when the same command is given again. On several GPUs:
-    accelerate launch -m vlfer.cli finetune CONFIG.
+    accelerate launch -m vlfer.cli finetune CONFIG. Several processes without GPUs: torchrun in its place.
     """
     from vlfer.training.finetune_config import load_finetune_config
 
@@ -40,6 +41,8 @@ def finetune(
         return
     folder = out or Path("runs/finetune") / settings.name
     outcome = _run(settings, folder)
+    if not _is_first():
+        return
     if form == "json":
         typer.echo(json.dumps({"adapter": str(outcome.adapter.folder), "sha256": outcome.adapter.sha256,
                                "figures": outcome.figures}, indent=2))  # fmt: skip
@@ -55,8 +58,9 @@ def _run(settings: Any, folder: Path) -> Outcome:
     size = 28 if settings.input == "flow" else _image_size(settings)
     with _progress() as show:
         train, test = read_samples(settings, image_size=size, folder=folder, hook=show)
-        _tell_skipped(train, test)
-        say(f"{len(train)} samples: " + ", ".join(f"{name} {count}" for name, count in train.counts.items()))
+        if _is_first():
+            _tell_skipped(train, test)
+            say(f"{len(train)} samples: " + ", ".join(f"{name} {count}" for name, count in train.counts.items()))
         if settings.input == "flow":
             from vlfer.training.finetune_flow import finetune_flow as tune
         else:
@@ -66,6 +70,11 @@ def _run(settings: Any, folder: Path) -> Outcome:
         except KeyboardInterrupt:
             say(f"Stopped; the state is in {folder}. The same command goes on from there.")
             raise
+
+
+def _is_first() -> bool:
+    """Return whether this process is the one that speaks: `accelerate launch` numbers them in RANK."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _image_size(settings: Any) -> int:
@@ -96,7 +105,7 @@ class _progress:  # noqa: N801, used as a function
         self.console = Console(stderr=True)
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
-            TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal,
+            TimeRemainingColumn(), console=self.console, disable=not (self.console.is_terminal and _is_first()),
         )  # fmt: skip
         self.bar.start()
         self.task = self.bar.add_task("starting", total=1)
@@ -106,7 +115,7 @@ class _progress:  # noqa: N801, used as a function
     def __call__(self, message: str, done: int, total: int) -> None:
         """Show how far a step has come."""
         self.bar.update(self.task, description=message, completed=done, total=total)
-        if not self.console.is_terminal and time.monotonic() - self.last > _SAY_EVERY_S:
+        if not self.console.is_terminal and _is_first() and time.monotonic() - self.last > _SAY_EVERY_S:
             self.last = time.monotonic()
             say(f"{message}, {done}/{total}")
 

@@ -199,8 +199,12 @@ class Finetuning:
         return _nothing() if last else self.accelerator.no_sync(model)
 
     def _batch(self, part: int) -> tuple[Tensor, ...]:
-        """Return a batch that follows from seed, step, part and process alone."""
-        place = [self.config.seed, self.step, part, self.accelerator.process_index]
+        """Return a batch that follows from the seed, the step and its place among the batches of an update.
+
+        So two processes see what one process sees that accumulates twice as many batches.
+        """
+        number = part * self.accelerator.num_processes + self.accelerator.process_index
+        place = [self.config.seed, self.step, number, 0]
         state = int(np.random.SeedSequence(place).generate_state(1)[0])
         torch.manual_seed(state)  # dropout draws from the global generator
         rng, count = np.random.default_rng(state), self.loop.batch_size
