@@ -89,6 +89,15 @@ def test_labels_map_by_name_and_unknown_ones_show_the_counts():
     assert "Happy 1" in str(error.value)
 
 
+def test_own_words_for_common_classes_are_understood_unless_two_mean_the_same():
+    rows = Manifest(tuple(Row(f"{i}.png", label) for i, label in enumerate(["happiness", "sad", "fear"])))
+    words = LabelSet((Label("terrified"), Label("joyful"), Label("unhappy")), name="own")
+    assert rows.label_indices(words).tolist() == [1, 2, 0]
+    doubled = LabelSet((Label("joyful"), Label("cheerful"), Label("unhappy"), Label("scared")), name="own")
+    with pytest.raises(DataError, match="happiness 1"):
+        rows.label_indices(doubled)
+
+
 def test_folds_sort_by_number_and_selection_is_checked():
     rows = tuple(Row(f"{i}.png", "sad", fold=str(i), split="test") for i in (10, 2, 1))
     manifest = Manifest(rows)

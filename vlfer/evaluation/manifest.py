@@ -7,6 +7,7 @@ A split is an official division ("train", "val", "test") that is not rotated.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import hashlib
 import io
@@ -21,8 +22,10 @@ from pathlib import Path
 import numpy as np
 
 from vlfer.errors import DataError, PromptError, did_you_mean
+from vlfer.text.labels import load_label_set
 from vlfer.types import IntArray, LabelSet
 
+_COMMON = "mafw11"
 COLUMNS = ("path", "label", "fold", "subject", "start_s", "end_s", "split", "box")
 _REQUIRED = ("path", "label")
 _SHOWN_PROBLEMS = 10
@@ -155,6 +158,9 @@ class Manifest:
     def label_indices(self, labels: LabelSet) -> IntArray:
         """Return the class of each row among ``labels``, by name, alias or synonym; (N,) int64.
 
+        Words that the user chose for the eleven common classes are found too: rows of "happiness" belong to "joyful",
+        if no other of the labels means the same.
+
         Raises:
             DataError: If a label means none of them; the message shows the counts found.
         """
@@ -164,7 +170,11 @@ class Manifest:
             try:
                 meaning[label] = labels.index(label)
             except PromptError:
-                unknown[label] = count
+                same = _of_same_meaning(label, labels)
+                if len(same) == 1:
+                    meaning[label] = same.pop()
+                else:
+                    unknown[label] = count
         if unknown:
             raise DataError(
                 f"{sum(unknown.values())} of {len(self)} rows of {self.name} carry labels that {labels.name!r} lacks: "
@@ -173,6 +183,18 @@ class Manifest:
                 fix="give the label set of this data with --labels, or add the word as an alias.",
             )
         return np.array([meaning[row.label] for row in self.rows], dtype=np.int64)
+
+
+def _of_same_meaning(label: str, labels: LabelSet) -> set[int]:
+    """Return the places of those labels that are words for the same common class as ``label``."""
+    common = load_label_set(_COMMON)
+    found: set[int] = set()
+    with contextlib.suppress(PromptError):
+        known = common.labels[common.index(label)]
+        for word in (known.name, *known.aliases, *known.synonyms):
+            with contextlib.suppress(PromptError):
+                found.add(labels.index(word))
+    return found
 
 
 def load_manifest(source: str | Path, *, root: str | Path | None = None) -> Manifest:
