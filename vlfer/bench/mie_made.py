@@ -12,13 +12,14 @@ import numpy as np
 from vlfer.errors import NoFaceError
 from vlfer.faces.detect import FaceDetector
 from vlfer.micro.face_samples import FaceSamples
-from vlfer.micro.long_video import EXPRESSION_UNITS, plan_events, render_video
+from vlfer.micro.long_video import EXPRESSION_UNITS, Event, render_video
 from vlfer.micro.registration import reference_transform, warp_to_reference
 from vlfer.micro.synthetic import Push, field, units_field, warp
 from vlfer.training.mie_videos import FaceVideos
 from vlfer.types import UInt8Array
 from vlfer.video.read import load_image
 
+_DRIFT = 0.004
 CLASSES = tuple("+".join(units) for units in EXPRESSION_UNITS)
 _LIDS = (Push(0.26, 0.30, 0.0, 1.0, 0.035), Push(0.74, 0.30, 0.0, 1.0, 0.035))
 
@@ -66,20 +67,37 @@ def another_look(face: UInt8Array, *, rng: np.random.Generator) -> UInt8Array:
 def made_videos(
     faces: Sequence[UInt8Array], *, count: int, duration_s: float, seed: int, fps: float = 30.0
 ) -> FaceVideos:
-    """Make videos of macro- and micro-expressions, blinks and a drifting head, without labels."""
+    """Make videos of one expression after the other, 1.5 to 4 % of the side, with blinks and a drifting head.
+
+    The motions are those of `CLASSES`, but nothing says which is when.
+    """
     rng = np.random.default_rng([seed, 1])
     pixels, times = [], []
     for number in range(count):
         face = another_look(faces[number % len(faces)], rng=rng)
-        events = plan_events(duration_s=duration_s, seed=int(rng.integers(2**31)))
-        frames = list(render_video(face, events, duration_s=duration_s, fps=fps, seed=int(rng.integers(2**31))))
+        events = _dense_events(duration_s, rng)
+        frames = list(
+            render_video(face, events, duration_s=duration_s, fps=fps, seed=int(rng.integers(2**31)), drift=_DRIFT)
+        )
         pixels.append(np.stack([frame for _, frame in frames]))
         times.append(np.array([time_s for time_s, _ in frames]))
     return FaceVideos(tuple(pixels), tuple(times), tuple(np.zeros(len(part), np.int64) for part in pixels))
 
 
+def _dense_events(duration_s: float, rng: np.random.Generator) -> tuple[Event, ...]:
+    events, now = [], float(rng.uniform(0, 0.4))
+    while now < duration_s:
+        lasts, units = float(rng.uniform(0.6, 1.2)), EXPRESSION_UNITS[int(rng.integers(len(EXPRESSION_UNITS)))]
+        amplitude = float(rng.uniform(0.015, 0.04))
+        events.append(Event(now, now + lasts * float(rng.uniform(0.4, 0.6)), now + lasts, "macro", units, amplitude))
+        now += lasts + float(rng.uniform(0, 0.3))
+    for start in np.cumsum(rng.uniform(2, 5, max(1, round(duration_s / 3.5)))).tolist():
+        events.append(Event(start, start + 0.12, start + 0.3, "blink", (), 0.05))
+    return tuple(events)
+
+
 def made_pairs(faces: Sequence[UInt8Array], *, per_class: int, seed: int) -> FaceSamples:
-    """Make labelled onsets and apexes of small motions, 0.6 to 1.2 % of the side, each on another look.
+    """Make labelled onsets and apexes of small motions, 1 to 2 % of the side, each on another look.
 
     Three in ten blink, heads shift, sensors noise.
     """
@@ -89,10 +107,10 @@ def made_pairs(faces: Sequence[UInt8Array], *, per_class: int, seed: int) -> Fac
         label = number % len(CLASSES)
         onset = another_look(faces[number // len(CLASSES) % len(faces)], rng=rng)
         side = onset.shape[0]
-        push = units_field(EXPRESSION_UNITS[label], side=side, amplitude_px=float(rng.uniform(0.006, 0.012)) * side)
+        push = units_field(EXPRESSION_UNITS[label], side=side, amplitude_px=float(rng.uniform(0.01, 0.02)) * side)
         if rng.random() < 0.3:
             push = push + field(_LIDS, side=side, amplitude_px=float(rng.uniform(0, 0.04)) * side)
-        apex = warp(onset, push + (rng.normal(0, 0.004, 2) * side).astype(np.float32))
+        apex = warp(onset, push + (rng.normal(0, 0.002, 2) * side).astype(np.float32))
         pairs.append([_noisy(frame, rng) for frame in (onset, apex)])
         labels.append(label)
     n = len(labels)
