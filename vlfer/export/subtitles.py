@@ -94,8 +94,8 @@ def write_elan(predictions: Sequence[Prediction], path: Path, *, media: Path) ->
     kind = mimetypes.guess_type(media.name)[0] or "video/mp4"
     where = {"MEDIA_URL": media.resolve().as_uri(), "RELATIVE_MEDIA_URL": f"./{media.name}", "MIME_TYPE": kind}
     ElementTree.SubElement(header, "MEDIA_DESCRIPTOR", where)
-    number = ElementTree.SubElement(header, "PROPERTY", {"NAME": "lastUsedAnnotationId"})
-    number.text = str(len(predictions))
+    last_id = ElementTree.SubElement(header, "PROPERTY", {"NAME": "lastUsedAnnotationId"})
+    last_id.text = str(len(predictions))
     order = ElementTree.SubElement(root, "TIME_ORDER")
     # Each annotation has time slots of its own: what shares one is moved together in ELAN.
     placed = [one for track_id in sorted({p.track_id for p in predictions}) for one in _placed(predictions, track_id)]
