@@ -43,7 +43,7 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 _MAX_CHUNK_BYTES = 64 * 2**20
-_MOST_DECORD_BYTES = 256 * 2**20
+_MOST_DECORD_BYTES = 64 * 2**20
 _SAME_TIME_S = 1e-4
 _IMPORTING = threading.Lock()
 
