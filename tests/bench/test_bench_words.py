@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from vlfer.bench import corrections
 from vlfer.bench.wording import VotedEmbedding, Wordings, held_out_texts
+from vlfer.cli.bench_words import _unseen
+from vlfer.correct import COUNT_POWER
 from vlfer.text.labels import load_label_set
 from vlfer.text.lexicon import VOTE_CLASSES
 from vlfer.types import Embedding
@@ -86,6 +89,24 @@ def test_corrections_and_abstention(bench: Wordings) -> None:
     assert shares == sorted(shares, reverse=True)
 
 
+def test_temperatures_are_fitted_anew_and_their_effect_is_told(bench: Wordings) -> None:
+    rows = corrections.temperature_rows(bench)
+    assert [row["labels"] for row in rows] == [2, 3, 5, 8, 16, 32, 64]
+    power = corrections.fitted_power(rows)
+    (refitted,) = [key for key in rows[0] if key.startswith("ece by power refitted")]
+    assert f"({power:.2f})" in refitted
+    for row in rows[:4]:  # up to eight labels the rule and its refit leave the temperature as it is
+        assert row[refitted] == pytest.approx(row["ece fixed"])
+        assert row[f"ece by count (power {COUNT_POWER:.2f})"] == pytest.approx(row["ece fixed"])
+
+
+def test_the_english_word_helps_a_name_that_is_not_understood(bench: Wordings) -> None:
+    for row in bench.languages():
+        assert row["war with the English word"] == pytest.approx(100.0)
+        assert row["war beside English"] == pytest.approx(100.0)
+        assert row["war"] < 60
+
+
 def test_the_power_of_the_count_is_found_again() -> None:
     rows = [{"labels": n, "best temperature / fitted": (n / 8) ** -0.3 if n > 8 else 5.0} for n in (2, 8, 16, 64)]
     assert corrections.fitted_power(rows) == pytest.approx(-0.3)
@@ -104,6 +125,21 @@ def test_the_command_prints_tables_and_writes_json(run, tiny_backbone_name, tmp_
     assert "| German |" in result.stdout
     assert "| most relevant fifth hidden |" in result.stdout
     assert len(json.loads((tmp_path / "words.json").read_text())["parts"]["languages"]) == 4
+
+
+def test_classes_never_shown_are_told_of_where_models_are_named(monkeypatch, tmp_path):
+    row = {"class": "fear", "set": "faces", "n": 40, "recall": 0.25, "chance": 0.125, "predicted_share": 0.02,
+           "war": 0.8, "uar": 0.6}  # fmt: skip
+    asked = []
+    monkeypatch.setattr("vlfer.bench.leave_out.find_models", lambda pattern: {"fear": Path(pattern)})
+    monkeypatch.setattr(
+        "vlfer.bench.leave_out.leave_out_report",
+        lambda models, addresses, say: asked.extend([*models.values(), *addresses]) or {"rows": [row]},
+    )
+    (found,) = _unseen("runs/without-fear/model", tmp_path / "faces.npz")
+    assert (found["class"], found["recall"], found["chance"]) == ("fear", 25.0, 12.5)
+    assert asked[0] == Path("runs/without-fear/model")
+    assert asked[1].path == tmp_path / "faces.npz"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vlfer.bench.wording import DRAWS, VotedEmbedding, Wordings, held_out_texts
-from vlfer.correct import FITTED_LABELS, Correction, label_bias, temperature_for, thin_faces
+from vlfer.correct import COUNT_POWER, FITTED_LABELS, Correction, label_bias, temperature_for, thin_faces
 from vlfer.metrics import expected_calibration_error, fit_temperature, war_uar
 from vlfer.scoring import decide, score_sentences
 from vlfer.text.bank import embed_labels
@@ -69,31 +69,46 @@ def _corrected(
 
 
 def temperature_rows(bench: Wordings) -> list[dict[str, Any]]:
-    """Tell the best temperature for numbers of labels, and the ECE with a fixed one and with the rule.
+    """Tell the best temperature for numbers of labels, and the ECE with a fixed one, with the rule and refitted.
+
+    The power of the rule is fitted anew to the best temperatures of the validation part; every ECE is of the test part.
 
     Up to eight labels: random subsets of the classes, with the faces of these classes only. Beyond: synonyms and
     held-out words compete, and the probability of a class is the sum over its words.
     """
     rng = np.random.default_rng(bench.seed)
-    rows = []
+    measured = []
     for count in _COUNTS:
         drawn = [_drawn(bench, rng, count) for _ in range(_SUBSETS if count != len(VOTE_CLASSES) else 1)]
-        best: list[float] = []
-        fixed: list[float] = []
-        ruled: list[float] = []
-        refit: list[float] = []
-        for labels, classes in drawn:
-            sims = {part: _class_rows(bench, faces, labels, classes)
-                    for part, faces in (("validation", bench.validation), ("test", bench.test))}  # fmt: skip
-            best.append(_best_temperature(*sims["validation"], classes))
-            rule = temperature_for(bench.temperature, count, by="count")
-            for values, temperature in ((fixed, bench.temperature), (ruled, rule), (refit, best[-1])):
-                similarity, truth = sims["test"]
-                values.append(expected_calibration_error(truth, _by_class(similarity, classes, temperature)))
-        ratio = float(np.exp(np.mean(np.log(best)))) / bench.temperature
-        rows.append({"labels": count, "best temperature / fitted": ratio, "ece fixed": 100 * np.mean(fixed),
-                     "ece by count": 100 * np.mean(ruled), "ece refitted": 100 * np.mean(refit)})  # fmt: skip
+        validation = [(_class_rows(bench, bench.validation, *one), one[1]) for one in drawn]
+        test = [(_class_rows(bench, bench.test, *one), one[1]) for one in drawn]
+        best = [_best_temperature(*rows, classes) for rows, classes in validation]
+        measured.append((count, best, test))
+    ratios = [float(np.exp(np.mean(np.log(best)))) / bench.temperature for _, best, _ in measured]
+    power = fitted_power([{"labels": count, "best temperature / fitted": ratio}
+                          for (count, _, _), ratio in zip(measured, ratios, strict=True)])  # fmt: skip
+    rows = []
+    for (count, best, test), ratio in zip(measured, ratios, strict=True):
+        rule = temperature_for(bench.temperature, count, by="count")
+        refitted = bench.temperature * max(count / FITTED_LABELS, 1.0) ** power
+        each: dict[str, Sequence[float]] = {
+            "ece fixed": [bench.temperature] * len(test), f"ece by count (power {COUNT_POWER:.2f})": [rule] * len(test),
+            f"ece by power refitted ({power:.2f})": [refitted] * len(test), "ece refitted": best,
+        }  # fmt: skip
+        found = {name: 100 * _mean_ece(test, temperatures) for name, temperatures in each.items()}
+        rows.append({"labels": count, "best temperature / fitted": ratio, **found})
     return rows
+
+
+def _mean_ece(drawn: Sequence[tuple[tuple[FloatArray, IntArray], IntArray]], temperatures: Sequence[float]) -> float:
+    return float(
+        np.mean(
+            [
+                expected_calibration_error(truth, _by_class(similarity, classes, temperature))
+                for ((similarity, truth), classes), temperature in zip(drawn, temperatures, strict=True)
+            ]
+        )
+    )
 
 
 def _drawn(bench: Wordings, rng: np.random.Generator, count: int) -> tuple[LabelSet, IntArray]:

@@ -253,7 +253,7 @@ class Wordings:
         return {"war mean": wars.mean(), "war sd": wars.std(ddof=1), "uar mean": uars.mean(), "texts": len(flat)}
 
     def languages(self) -> list[dict[str, Any]]:
-        """Name the classes in other languages, alone and as further words of the English label."""
+        """Name the classes in other languages: alone, with the English word as a synonym, and beside English."""
         rows = []
         for language, names in LANGUAGES.items():
             alone = LabelSet(tuple(Label(f"{name}", aliases=()) for name in names))
@@ -261,10 +261,19 @@ class Wordings:
                 tuple(replace(label, synonyms=(*label.synonyms, name))
                       for label, name in zip(self.labels.labels, names, strict=True))
             )  # fmt: skip
-            war, uar = war_uar(self.scores(self.test, alone, "templates").similarity.argmax(axis=1), self.test.truth)
-            war2, uar2 = war_uar(self.scores(self.test, both).similarity.argmax(axis=1), self.test.truth)
-            rows.append({"language": language, "war": 100 * war, "uar": 100 * uar,
-                         "war beside English": 100 * war2, "uar beside English": 100 * uar2})  # fmt: skip
+            told = LabelSet(
+                tuple(Label(name) if name == english else Label(name, synonyms=(english,))
+                      for english, name in zip(VOTE_CLASSES, names, strict=True))
+            )  # fmt: skip
+            row: dict[str, Any] = {"language": language}
+            ways: tuple[tuple[str, LabelSet, Ensemble], ...] = (
+                ("", alone, "templates"), (" with the English word", told, "all"), (" beside English", both, "all"),
+            )  # fmt: skip
+            for way, labels, ensemble in ways:
+                scores = self.scores(self.test, labels, ensemble)
+                war, uar = war_uar(scores.similarity.argmax(axis=1), self.test.truth)
+                row |= {f"war{way}": 100 * war, f"uar{way}": 100 * uar}
+            rows.append(row)
         return rows
 
     def mixtures(self) -> list[dict[str, Any]]:

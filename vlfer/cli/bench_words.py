@@ -25,6 +25,7 @@ PARTS: dict[str, str] = {
     "abstention": "Abstention",
     "relevance": "Whether relevance maps point at what is used",
 }
+UNSEEN = "Classes that a model was never shown, by their words alone"
 
 
 def bench_words(
@@ -34,6 +35,9 @@ def bench_words(
         str, typer.Option(help="Further sets of the eight classes, joined by commas: shipped names or YAML files.")
     ] = "graded8",
     parts: Annotated[str, typer.Option(help="What to measure.")] = ",".join(PARTS),
+    leave_out: Annotated[
+        str, typer.Option(help="Also: models that were trained without a class, such as 'runs/without-*/model'.")
+    ] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
     seed: Annotated[int, typer.Option(help="Of all draws.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Also write the numbers to this JSON file.")] = None,
@@ -90,9 +94,28 @@ def bench_words(
     for part in wanted:
         say(PARTS[part])
         found[part] = measure[part]()
+    if leave_out:
+        say(UNSEEN)
+        found["unseen"] = _unseen(leave_out, data)
     _report(found, about={
         "bench": "words", "space": encoder.space, "seed": seed, "faces": {k: len(v.votes) for k, v in held_out.items()},
     }, out=out, form=form)  # fmt: skip
+
+
+def _unseen(pattern: str, data: Path) -> Rows:
+    """Return the recall of each class by the model that never saw it, among all eight."""
+    from vlfer.bench.faces import DEFAULT_LABELS, Address
+    from vlfer.bench.leave_out import find_models, leave_out_report
+
+    report = leave_out_report(find_models(pattern), [Address(data.stem, DEFAULT_LABELS, data.expanduser())], say=say)
+    return [
+        {
+            "class": row["class"], "faces": row["n"], "recall": 100 * row["recall"] if "recall" in row else None,
+            "chance": 100 * row["chance"], "answered so among all": 100 * row["predicted_share"],
+            "war of all eight": 100 * row["war"], "uar of all eight": 100 * row["uar"],
+        }
+        for row in report["rows"]
+    ]  # fmt: skip
 
 
 def _report(found: Mapping[str, Rows], *, about: dict[str, Any], out: Path | None, form: str) -> None:
@@ -108,7 +131,7 @@ def _report(found: Mapping[str, Rows], *, about: dict[str, Any], out: Path | Non
         return
     typer.echo(f"{about['space']}, {about['faces']['validation']} validation and {about['faces']['test']} test faces")
     for part, rows in found.items():
-        typer.echo(f"\n### {PARTS[part]}\n")
+        typer.echo(f"\n### {PARTS.get(part, UNSEEN)}\n")
         keys: tuple[str, ...] = ()
         for row in rows:
             if tuple(row) != keys:
