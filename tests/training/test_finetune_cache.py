@@ -39,6 +39,17 @@ def test_a_useless_cache_is_tuned_away() -> None:
     assert wrong.tuned(images, good, good, temperature=0.1).alpha == 0
 
 
+def test_a_cache_outvotes_words_that_never_name_a_class() -> None:
+    keys, label = clouds(30, 0)
+    images, truth = clouds(60, 1)
+    votes = np.eye(3, dtype=np.float32)
+    words = votes[np.where(truth == 2, 0, truth)]  # class 2 is taken for class 0, surely
+    cache = CacheAdapter(keys, votes[label])
+    assert (cache.logits(images, words, temperature=0.1).argmax(axis=1) == truth)[truth == 2].mean() < 0.1
+    tuned = cache.tuned(images, words, votes[truth], temperature=0.1)
+    assert (tuned.logits(images, words, temperature=0.1).argmax(axis=1) == truth).mean() > 0.9
+
+
 def test_more_samples_of_a_class_do_not_favour_it() -> None:
     keys, label = clouds(30, 0)
     votes = np.eye(3, dtype=np.float32)[label]

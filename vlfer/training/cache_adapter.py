@@ -14,7 +14,7 @@ from vlfer.errors import AdapterError, ShapeError
 from vlfer.metrics import softmax
 from vlfer.types import Embedding, FloatArray
 
-_ALPHAS, _BETAS = (0.0, 0.3, 1.0, 3.0, 10.0), (1.0, 3.0, 5.5, 10.0, 20.0)
+_ALPHAS, _BETAS = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0), (1.0, 3.0, 5.5, 10.0, 20.0)
 
 
 @dataclass(frozen=True, slots=True)
