@@ -79,11 +79,12 @@ def test_chunked_equals_whole(size):
         np.testing.assert_array_equal(one.track.boxes, other.track.boxes)
 
 
-def test_a_stream_that_breaks_keeps_what_it_had():
-    found = embed_stream(chunks_of(20, fail_after=8), find=two_faces, crop=crop, encode=Encoder())
+@pytest.mark.parametrize("fail_after", [4, 8])  # before as many faces as go through at once were gathered, and after
+def test_a_stream_that_breaks_keeps_what_it_had(fail_after):
+    found = embed_stream(chunks_of(20, fail_after=fail_after), find=two_faces, crop=crop, encode=Encoder())
     assert isinstance(found.failure, VideoReadError)
-    assert found.n_frames == 8
-    assert {len(one.track) for one in found.tracks} == {8}
+    assert found.n_frames == fail_after
+    assert {len(one.track) for one in found.tracks} == {fail_after}
 
 
 def test_a_stream_that_never_starts_is_an_error():
@@ -103,6 +104,12 @@ def test_thumbnails_stay_few_however_long_the_stream():
         times_s = np.array([time_s for time_s, _ in one.thumbnails])
         assert (np.diff(times_s) > 0).all()
         assert times_s[-1] > 0.8 * found.last_s
+
+
+def test_frames_without_faces_are_told_of_before_the_end():
+    told = []
+    embed_stream(chunks_of(200), find=no_face, crop=crop, encode=Encoder(), on_frames=told.append)
+    assert told == [64, 128, 192, 200]
 
 
 def test_progress_counts_frames():
