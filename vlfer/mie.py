@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlfer.errors import DataError, NoFaceError
-from vlfer.faces.detect import FaceDetector
+from vlfer.faces.detect import FaceDetector, overlap
+from vlfer.faces.follow import Follows
 from vlfer.micro.apex import find_apex
 from vlfer.micro.canonical import Input, flow_input
 from vlfer.micro.flow import NOISE_FLOOR, FlowMethod, Motion, measure_motion, published_image
@@ -33,6 +34,7 @@ _LONGEST_S = 0.5
 _FEWEST_FRAMES = 3
 _LEFT_PLACE = 0.08
 _AROUND_S = 0.5
+_SAME_PLACE = 0.6
 _NO_NOTES: tuple[str, ...] = ()
 
 
@@ -179,12 +181,20 @@ class MicroRecognizer:
         note = f"{len(faces)} faces in the {what}: the largest was taken" if len(faces) > 1 else ""
         return faces[0], note
 
+    def _same_face(self, apex: UInt8Array, first: Face, onset: UInt8Array) -> tuple[Face, str]:
+        """Find the face of the onset again in the apex: near its place, which is soon looked at, or anywhere."""
+        if apex.shape == onset.shape and isinstance(self.detector, Follows):
+            near = self.detector.follow(apex, first)
+            if near is not None and overlap(near.box, first.box)[0] > _SAME_PLACE:
+                return near, ""
+        return self._face(apex, "apex")
+
     def _answer(
         self, onset: UInt8Array, apex: UInt8Array, moments: Moments, notes: tuple[str, ...], *,
         clip: Frames | None = None,
     ) -> MicroResult:  # fmt: skip
         first, first_note = self._face(onset, "onset")
-        second, second_note = self._face(apex, "apex")
+        second, second_note = self._same_face(apex, first, onset)
         pair = register(onset, apex, onset_landmarks=_mesh_of(first), apex_landmarks=_mesh_of(second), side=SIDE_PX)
         from_clip = None
         if clip is not None and self.magnify > 1 and pair.registered == "onset":

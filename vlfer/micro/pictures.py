@@ -47,10 +47,11 @@ def arrows(face: UInt8Array, motion: Motion, *, step: int = 14, gain: float | No
     longest = float(np.percentile(np.hypot(flow[..., 0], flow[..., 1]), 99.5))
     scale = gain or 1.6 * step / max(longest, 1e-6)
     canvas: Any = face.copy()
+    moved = motion.magnitude >= NOISE_FLOOR
     for y in range(step // 2, side, step):
         for x in range(step // 2, side, step):
             u, v = flow[y, x]
-            if motion.magnitude[y, x] < NOISE_FLOOR:
+            if not moved[y, x]:
                 continue
             end = (round(x + float(u) * scale), round(y + float(v) * scale))
             cv2.arrowedLine(canvas, (x, y), end, (0, 0, 0), 3, cv2.LINE_AA, tipLength=0.35)
