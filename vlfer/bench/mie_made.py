@@ -19,7 +19,8 @@ from vlfer.training.mie_videos import FaceVideos
 from vlfer.types import UInt8Array
 from vlfer.video.read import load_image
 
-_DRIFT = 0.004
+# Faces this small were shrunk, which averages out most of a sensor's noise; drift is a share of the side.
+_DRIFT, _NOISE = 0.004, 0.3
 CLASSES = tuple("+".join(units) for units in EXPRESSION_UNITS)
 _LIDS = (Push(0.26, 0.30, 0.0, 1.0, 0.035), Push(0.74, 0.30, 0.0, 1.0, 0.035))
 
@@ -77,7 +78,9 @@ def made_videos(
         face = another_look(faces[number % len(faces)], rng=rng)
         events = _dense_events(duration_s, rng)
         frames = list(
-            render_video(face, events, duration_s=duration_s, fps=fps, seed=int(rng.integers(2**31)), drift=_DRIFT)
+            render_video(
+                face, events, duration_s=duration_s, fps=fps, seed=int(rng.integers(2**31)), drift=_DRIFT, noise=_NOISE
+            )
         )
         pixels.append(np.stack([frame for _, frame in frames]))
         times.append(np.array([time_s for time_s, _ in frames]))
@@ -121,4 +124,4 @@ def made_pairs(faces: Sequence[UInt8Array], *, per_class: int, seed: int) -> Fac
 
 
 def _noisy(frame: UInt8Array, rng: np.random.Generator) -> UInt8Array:
-    return np.clip(frame + rng.normal(0, 1.0, frame.shape), 0, 255).astype(np.uint8)
+    return np.clip(frame + rng.normal(0, _NOISE, frame.shape), 0, 255).astype(np.uint8)
