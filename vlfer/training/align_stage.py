@@ -170,7 +170,7 @@ def align(
         optimizer, section.learning_rate, total_steps=section.steps, pct_start=0.05
     )
     correction = _prior_correction(faces, keep=section.prior)
-    by_class = _rows_by_class(texts.votes)
+    by_class, unvoted = _rows_by_class(texts.votes), np.flatnonzero(texts.votes.sum(dim=1).numpy() == 0)
     sampling = faces.sampling / faces.sampling.sum()
     for step in range(section.steps):
         rows = rng.choice(len(sampling), section.faces, p=sampling)
@@ -178,8 +178,10 @@ def align(
         chosen = np.concatenate(
             [rng.choice(pool, section.texts // len(by_class), replace=True) for pool in by_class if len(pool)]
         )
+        described = np.concatenate([chosen, rng.choice(unvoted, section.texts // 8)]) if len(unvoted) else chosen
         images = aligner.images(faces.features[view, rows])
-        sentences = aligner.texts(texts.features[chosen])
+        all_sentences = aligner.texts(texts.features[described])
+        sentences = all_sentences[: len(chosen)]
         scale = aligner.logit_scale.exp()
         votes, meaning = faces.votes[rows], texts.votes[chosen]
         logits = scale * images @ sentences.T
@@ -187,7 +189,10 @@ def align(
         loss = loss + section.bank_weight * _bank_loss(logits, votes, meaning, correction)
         loss = loss + section.search_weight * _search_loss(logits, votes, meaning)
         loss = loss + section.geometry_weight * _geometry_loss(
-            logits, faces.geometry[view, rows], texts.geometry[chosen]
+            scale * images @ all_sentences.T,
+            faces.geometry[view, rows],
+            texts.geometry[described],
+            texts.votes[described].sum(dim=1) == 0,
         )
         loss = loss + section.meaning_weight * _meaning_loss(sentences, meaning)
         optimizer.zero_grad(set_to_none=True)
@@ -209,8 +214,8 @@ def _prior_correction(faces: FaceFeatures, *, keep: float) -> Tensor:
 
 
 def _rows_by_class(votes: Tensor) -> list[IntArray]:
-    majority = votes.argmax(dim=1).numpy()
-    return [np.flatnonzero(majority == c) for c in range(votes.shape[1])]
+    majority, voted = votes.argmax(dim=1).numpy(), (votes.sum(dim=1) > 0).numpy()
+    return [np.flatnonzero((majority == c) & voted) for c in range(votes.shape[1])]
 
 
 def _anchor_loss(
@@ -262,12 +267,21 @@ def _search_loss(logits: Tensor, votes: Tensor, meaning: Tensor) -> Tensor:
     return -((targets * F.log_softmax(logits.T, dim=1)).sum(dim=1) * (mass[:, 0] > 0)).mean()
 
 
-def _geometry_loss(logits: Tensor, measured: Tensor, expected: Tensor) -> Tensor:
-    """For each text with action units, cross-entropy over the faces, by how well their mesh shows the units."""
+def _geometry_loss(logits: Tensor, measured: Tensor, expected: Tensor, unvoted: Tensor) -> Tensor:
+    """For each text with action units, cross-entropy over the faces, by how well their mesh shows the units, and back.
+
+    The way back, from each face to the texts, lets texts of a class left out compete for the faces that look like them;
+    one of those that names no unit says that nothing moves.
+    """
     known = torch.isfinite(measured).all(dim=1)
-    named = expected.abs().sum(dim=1) > 0
-    if int(known.sum()) < 2 or not bool(named.any()):
+    named = (expected.abs().sum(dim=1) > 0) | unvoted
+    if int(known.sum()) < 2 or not bool((expected.abs().sum(dim=1) > 0).any()):
         return logits.new_zeros(())
     agreement = expected[named] @ measured[known].T
-    targets = F.softmax(agreement * 1.5, dim=1)
-    return -(targets * F.log_softmax(logits[known][:, named].T, dim=1)).sum(dim=1).mean()
+    similar = logits[known][:, named].T
+    moves = expected[named].abs().sum(dim=1) > 0
+    loss = similar.new_zeros(())
+    for axis, rows in ((1, moves), (0, torch.ones_like(moves))):
+        targets = F.softmax(agreement[rows] * 1.5, dim=axis)
+        loss = loss - (targets * F.log_softmax(similar[rows], dim=axis)).sum(dim=axis).mean()
+    return loss

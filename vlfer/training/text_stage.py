@@ -115,7 +115,7 @@ def adapt_text_tower(
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=section.learning_rate, weight_decay=section.weight_decay)
     steps = len(batches_by_length([0] * len(lexicon), section.batch_size, rng=rng)) * section.epochs
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, section.learning_rate, total_steps=steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, section.learning_rate, total_steps=steps, pct_start=0.08)
     step = 0
     for _ in range(section.epochs):
         sentences = [in_template(t, kind, rng=rng) for t, kind in zip(lexicon.texts, lexicon.kinds, strict=True)]
