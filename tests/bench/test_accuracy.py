@@ -153,8 +153,12 @@ def test_blind_lists_name_every_class_by_words_and_phrases_but_its_own(name):
 
 
 def test_unmet_texts_are_those_that_no_training_holds():
-    texts = ClassTexts("mine", ("Happy", "zorbling with mirth"), ("word", "phrase"), ("happiness", "happiness"))
-    assert unmet(texts) == ClassTexts("mine (unmet)", ("zorbling with mirth",), ("phrase",), ("happiness",))
+    kinds, classes = ("word", "phrase", "word", "phrase"), ("happiness", "happiness", "anger", "anger")
+    texts = ClassTexts("mine", ("Happy", "zorbling with mirth", "zorbled", "grumbling at zorbs"), kinds, classes)
+    left = ClassTexts("mine (unmet)", ("zorbling with mirth", "grumbling at zorbs"), ("phrase",) * 2, classes[::2])
+    assert unmet(texts) == left
+    with pytest.raises(PromptError, match="names no class that way"):
+        unmet(ClassTexts("mine", ("happy", "zorbled"), ("word", "word"), classes[::2]))
 
 
 @pytest.fixture

@@ -83,9 +83,22 @@ def _held_out() -> ClassTexts:
 
 
 def unmet(texts: ClassTexts) -> ClassTexts:
-    """Return the texts that are no text of the lexicon, whatever the case of their letters."""
+    """Return the texts that are no text of the lexicon, whatever the case of their letters.
+
+    A kind that then leaves a class without a name is dropped.
+
+    Raises:
+        PromptError: If no kind is left.
+    """
     known = {text.casefold() for text in load_training_lexicon(hold_out=False).texts}
     rows = [i for i, text in enumerate(texts.texts) if text.casefold() not in known]
+    named = {(texts.kinds[i], texts.classes[i]) for i in rows}
+    whole = {kind for kind in texts.kinds if all((kind, name) in named for name in set(texts.classes))}
+    if not whole:
+        raise PromptError(
+            f"{texts.source} names no class that way.", why="The lexicon holds every text of one class or another."
+        )
+    rows = [i for i in rows if texts.kinds[i] in whole]
     parts = ((tuple(column[i] for i in rows)) for column in (texts.texts, texts.kinds, texts.classes))
     return ClassTexts(f"{texts.source} (unmet)", *parts)
 
