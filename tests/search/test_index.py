@@ -66,6 +66,15 @@ def test_touching_stretches_of_one_face_are_one_hit(tmp_path: Path) -> None:
     assert spans == {(0, 0.0, 1.5), (0, 9.0, 9.5), (1, 0.5, 1.0)}
 
 
+def test_a_stretch_that_answers_worse_is_a_moment_of_its_own(tmp_path: Path) -> None:
+    smile, frown = made_vectors(2)
+    with open_index(tmp_path) as index:
+        index.add_source("a.mp4", moments_of(np.stack([smile, smile, frown, frown, smile]), apart_s=0.5))
+        spans = [(hit.start_s, hit.end_s) for hit in index.query(smile, 10)]
+    assert sorted(spans[:2]) == [(0.0, 1.0), (2.0, 2.5)]
+    assert spans[2] == (1.0, 2.0)
+
+
 @pytest.mark.parametrize("flat_up_to", [10_000, 50], ids=["flat", "ivf"])
 def test_removed_source_is_gone_also_after_reopening(tmp_path: Path, flat_up_to: int) -> None:
     vectors = made_vectors(120)

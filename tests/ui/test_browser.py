@@ -75,6 +75,32 @@ def test_first_visit_notice_is_shown_once_and_nothing_is_asked_of_others(page: P
     assert asked == []
 
 
+def test_first_paint_is_within_two_seconds(page: Page) -> None:
+    script = (
+        "return performance.getEntriesByType('paint').filter(e => e.name === 'first-contentful-paint')[0]?.startTime"
+    )
+    seconds = []
+    for _ in range(3):  # the best of three: a machine may be busy with something else
+        page.driver.get("about:blank")
+        page.open(agree=False)
+        seconds.append(page.wait(lambda: page.js(script), what="a first paint") / 1000)
+    assert min(seconds) < 2.0, seconds
+
+
+def test_photo_says_why(page: Page) -> None:
+    page.open()
+    page.click("#vl-photo-example")
+    page.read_until("#vl-photo-result", "happiness")
+    page.click("#vl-why-toggle input")
+    text = page.read_until("#vl-why", "leads by")
+    assert "rather than" in text
+    assert "Brows and eyes" in text
+    assert len(page.shown("#vl-why .vl-pulls tbody tr")) > 4
+    page.type("#vl-words-photo textarea", "polite smile, real joy, smirk")
+    page.wait(lambda: "an expression of" in page.read("#vl-why"), what="the sentences of the new words")
+    keep(page, "why")
+
+
 def test_photo_in_own_words_with_descriptors(page: Page) -> None:
     page.open()
     page.click("#vl-photo-example")
@@ -144,6 +170,8 @@ def test_micro_expression(page: Page) -> None:
     page.click("#vl-micro-example")
     text = page.read_until("#vl-micro-result", "The motion suggests")
     assert "AU4" in text
+    page.read_until("#vl-micro-result", "sentences compared")
+    page.read_until("#vl-micro-result", "relative to the 3 labels")
     keep(page, "micro")
 
 
@@ -152,6 +180,7 @@ def test_search_and_show_the_moment(page: Page) -> None:
     page.tab("Search")
     page.click("#vl-search-example")
     page.see(".vl-hits")
+    page.read_until("#vl-search-result", "sentences compared")
     page.click(".vl-link")
     page.see("#vl-search-player video")
     keep(page, "search")

@@ -21,6 +21,8 @@ _MOST_HITS = 1000
 # Neighbouring stretches of one face are one answer: more are looked up than are asked for.
 _LOOKED_UP = 4
 _TOUCHING_S = 0.02
+# Cosines of one answer lie within this much: a smile that ends is not the same moment as what follows.
+_ALIKE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,9 @@ class SearchIndex:
             return self._store.notes()
 
     def query(self, vector: FloatArray, k: int = 12) -> list[Hit]:
-        """Return the ``k`` moments nearest to a vector, best first; touching stretches of one face are joined.
+        """Return the ``k`` moments nearest to a vector, best first.
+
+        Stretches of one face that touch are joined where they answer about as well.
 
         Args:
             vector: (D,) float32, see `vlfer.search.query_vector`.
@@ -212,7 +216,7 @@ def _check_vectors(moments: Sequence[Moment]) -> None:
 
 
 def _joined(rows: Sequence[Row], vector: FloatArray) -> list[Hit]:
-    """Return hits, best first, stretches of one face that touch in time made one."""
+    """Return hits, best first, stretches of one face that touch in time and are about as similar made one."""
     by_face: dict[tuple[str, int], list[Hit]] = {}
     for row in rows:
         m = row.moment
@@ -222,7 +226,8 @@ def _joined(rows: Sequence[Row], vector: FloatArray) -> list[Hit]:
     for found in by_face.values():
         run: list[Hit] = []
         for hit in sorted(found, key=lambda h: h.start_s):
-            if run and hit.start_s - run[-1].end_s > _TOUCHING_S:
+            cosines = [one.similarity for one in (*run, hit)]
+            if run and (hit.start_s - run[-1].end_s > _TOUCHING_S or max(cosines) - min(cosines) > _ALIKE):
                 hits.append(_one(run))
                 run = []
             run.append(hit)

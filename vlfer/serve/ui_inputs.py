@@ -31,7 +31,7 @@ def clip_input(**settings: Any) -> gr.Video:
 def camera_input(**settings: Any) -> gr.Image:
     """Return a field for the live camera, each frame given to handlers as the bytes of a file."""
     field = gr.Image(type="filepath", sources=["webcam"], streaming=True, **settings)
-    field.preprocess = _bytes_of  # type: ignore[method-assign]
+    field.preprocess = _bytes_of  # type: ignore[method-assign, assignment]
     return field
 
 

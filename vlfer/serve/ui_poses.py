@@ -10,9 +10,12 @@ from dataclasses import dataclass, fields
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from scipy.interpolate import LinearNDInterpolator
 
 from vlfer.types import FloatArray, UInt8Array
+
+Points = NDArray[np.float64]
 
 # Points of MediaPipe's face mesh, left to right in the picture, from corner to corner of the mouth.
 _INNER = ((78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308), (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308))
@@ -119,10 +122,10 @@ class Portrait:
         share = 0.55 * placed.closed * cv2.GaussianBlur(line, (0, 0), 1.1)[..., None]
         return np.asarray(np.clip(image * (1 - share) + _SEAM * share, 0, 255), np.uint8)
 
-    def _moved(self, pose: Pose) -> dict[int, FloatArray]:
+    def _moved(self, pose: Pose) -> dict[int, Points]:
         """Return by how much each point that a pose moves is moved, in pixels."""
         points, unit = self._points, self._unit
-        moved: dict[int, FloatArray] = {}
+        moved: dict[int, Points] = {}
         for upper, lower, over, under in zip(*_INNER, *_OUTER, strict=True):
             meet = 0.45 * points[upper] + 0.55 * points[lower]
             moved[upper], moved[lower] = (pose.closed * (meet - points[k]) for k in (upper, lower))
@@ -141,7 +144,7 @@ class Portrait:
             moved |= {k: unit * np.array([dx, dy]) for k in keys}
         return moved
 
-    def _back(self, moved: dict[int, FloatArray]) -> FloatArray:
+    def _back(self, moved: dict[int, Points]) -> FloatArray:
         """Return the field (H, W, 2) that brings moved points, and softly what lies around them, back."""
         height, width = self._pixels.shape[:2]
         keys = np.array(list(moved))

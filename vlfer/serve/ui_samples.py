@@ -70,7 +70,7 @@ def moving_frames(scene: Scene, *, detector: FaceDetector) -> list[UInt8Array]:
 
 
 def _moods(whole: UInt8Array, detector: FaceDetector) -> list[UInt8Array]:
-    still = np.asarray(cv2.resize(whole[0:270, 90:360], (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_CUBIC))
+    still = _scaled(whole[0:270, 90:360], cv2.INTER_CUBIC)
     portrait = Portrait(still, _mesh_of(still, detector))
     starts_s = [time_s for time_s, _ in _MOODS]
     placed = [portrait.place(pose) for _, pose in _MOODS]
@@ -82,7 +82,7 @@ def _moods(whole: UInt8Array, detector: FaceDetector) -> list[UInt8Array]:
 
 
 def _frown(whole: UInt8Array, detector: FaceDetector) -> list[UInt8Array]:
-    still = np.asarray(cv2.resize(whole[:420, 20:440], (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA))
+    still = _scaled(whole[:420, 20:440], cv2.INTER_AREA)
     to_reference = reference_transform(_mesh_of(still, detector), side=SIDE_PX)
     starts_s = [key[0] for key in _FROWN]
     poses = [_on_face(units_field(units, side=SIDE_PX, amplitude_px=size * SIDE_PX) if units else None, to_reference)
@@ -92,6 +92,10 @@ def _frown(whole: UInt8Array, detector: FaceDetector) -> list[UInt8Array]:
         before, share = _share(float(time_s), starts_s)
         frames.append(warp(still, np.asarray(poses[before] * (1 - share) + poses[before + 1] * share, np.float32)))
     return frames
+
+
+def _scaled(pixels: UInt8Array, interpolation: int) -> UInt8Array:
+    return np.asarray(cv2.resize(pixels, (SIDE_PX, SIDE_PX), interpolation=interpolation), dtype=np.uint8)
 
 
 def _mesh_of(pixels: UInt8Array, detector: FaceDetector) -> FloatArray:

@@ -41,33 +41,39 @@ def _map(one: Explanation) -> str:
     face = f'<img src="{picture_uri(one.crop, longest_px=240)}" alt="The face as it was read"/>'
     if one.relevance is None or not one.relevance.any():
         return f'<figure>{face}<figcaption class="vl-faint">No place speaks for it.</figcaption></figure>'
-    shares = [f"{name} {100 * share:.0f}&nbsp;%" for name, share in face_thirds(one.relevance).items()]
+    shares = [f"{name.capitalize()} {100 * share:.0f}&nbsp;%" for name, share in face_thirds(one.relevance).items()]
     where = picture_uri(relevance_picture(one.crop, one.relevance), longest_px=240)
     return (
         f'<figure>{face}<img src="{where}" alt="The same face; bright where it speaks for {esc(one.label)}"/>'
-        f'<figcaption class="vl-faint">Bright: where it speaks for {esc(one.label)}. {", ".join(shares)}.</figcaption>'
+        f'<figcaption class="vl-faint">Bright: where it speaks for {esc(one.label)}. {" · ".join(shares)}</figcaption>'
         "</figure>"
     )
 
 
 def _table(one: Explanation) -> str:
     most = max((abs(pull.pull) for pull in one.pulls), default=0.0) or 1.0
-    parts = [_rows(f"for {one.label}", one.strongest(DEFAULT_COUNT), most=most)]
+    parts = [_rows(one.label, one.strongest(DEFAULT_COUNT), most=most)]
     if one.rival:
-        parts.append(_rows(f"for {one.rival}", one.against(DEFAULT_COUNT), most=most))
-    caption = f"Sentences that pulled most, in log-odds. {one.label} leads by {one.lead:.1f}."
+        parts.append(_rows(one.rival, one.against(DEFAULT_COUNT), most=most))
+    caption = f"Sentences that pulled most, in log-odds; over all of them {one.label} leads by {one.lead:.1f}."
     return (
         f'<table class="vl-pulls"><caption>{esc(caption)}</caption><thead><tr><th scope="col">Sentence</th>'
         '<th scope="col">Pull</th><th scope="col">Cosine</th></tr></thead>' + "".join(parts) + "</table>"
     )
 
 
-def _rows(title: str, pulls: Sequence[Pull], *, most: float) -> str:
+def _rows(towards: str, pulls: Sequence[Pull], *, most: float) -> str:
+    """Return the sentences that pulled towards a label; some may be of the other one, which the face is unlike."""
     rows = "".join(
-        f'<tr><td>{esc(pull.sentence)}<div class="vl-pull" aria-hidden="true">'
+        f"<tr><td>{esc(pull.sentence)}{_whose(pull, towards)}"
+        f'<div class="vl-pull" aria-hidden="true">'
         f'<b style="width:{100 * abs(pull.pull) / most:.1f}%"></b></div></td>'
         f'<td class="vl-num">{pull.pull:+.2f}</td><td class="vl-cos">{pull.similarity:+.2f}</td></tr>'
         for pull in pulls
     )
     none = '<tr><td colspan="3" class="vl-faint">None.</td></tr>'
-    return f'<tbody><tr><th scope="rowgroup" colspan="3">{esc(title)}</th></tr>{rows or none}</tbody>'
+    return f'<tbody><tr><th scope="rowgroup" colspan="3">Towards {esc(towards)}</th></tr>{rows or none}</tbody>'
+
+
+def _whose(pull: Pull, towards: str) -> str:
+    return "" if pull.label == towards else f' <span class="vl-faint">(a sentence of {esc(pull.label)})</span>'
