@@ -55,3 +55,29 @@ def test_faces_find_unseen_texts_of_their_class() -> None:
         similarity = aligner.images(noisy(centres_image)) @ aligner.texts(noisy(centres_text)).T
     found = truth[similarity.argmax(dim=1)]
     assert float((found == truth).float().mean()) > 0.9
+
+
+def test_a_class_without_any_vote_is_found_by_its_geometry() -> None:
+    generator = torch.Generator().manual_seed(2)
+    truth = torch.arange(320) % 8
+    shape = torch.nn.functional.normalize(torch.randn(8, len(NAMES), generator=generator), dim=1)
+    measured = 3 * shape[truth] + torch.randn(320, len(NAMES), generator=generator)
+    look = measured @ torch.randn(len(NAMES), 48, generator=generator)  # what a network sees of the geometry
+    written = torch.randn(8, 24, generator=generator)[truth] + 0.2 * torch.randn(320, 24, generator=generator)
+    votes = torch.nn.functional.one_hot(truth, 8).float()
+    shown = truth != 5
+    text_votes = votes * (truth != 5)[:, None]
+    faces = FaceFeatures(
+        look[shown][None], votes[shown], measured[shown][None], np.ones(int(shown.sum())), np.full(8, 1 / 8, np.float32)
+    )
+    texts = TextFeatures(written, text_votes, shape[truth])
+
+    def recall(weight: float) -> float:
+        section = AlignSection(steps=250, faces=64, texts=64, views=1, search_weight=0, geometry_weight=weight)
+        aligner = align(faces, texts, section, dimension=16, seed=0)
+        with torch.inference_mode():
+            anchors = torch.stack([aligner.texts(written)[truth == c].mean(dim=0) for c in range(8)])
+            return float(((aligner.images(look[~shown]) @ anchors.T).argmax(dim=1) == 5).float().mean())
+
+    assert recall(0.0) < 0.3
+    assert recall(5.0) > 0.5
