@@ -151,7 +151,8 @@ def write_fast_video(path: Path, *, detector: FaceDetector, seconds: float, fps:
         for i in range(count):
             place = i % (2 * fps) - fps
             still = moving[place] if 0 <= place < length else pixels
-            frame = av.VideoFrame.from_ndarray(cv2.add(still, grain[i % len(grain)]), format="rgb24")
+            noisy = np.asarray(cv2.add(still, grain[i % len(grain)]), dtype=np.uint8)
+            frame = av.VideoFrame.from_ndarray(noisy, format="rgb24")
             frame.pts = i
             output.mux(stream.encode(frame))
         output.mux(stream.encode())

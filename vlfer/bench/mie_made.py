@@ -46,7 +46,8 @@ def resting_faces(images: Sequence[Path], *, side: int, detector: FaceDetector) 
 
 def portrait() -> UInt8Array:
     """Return the portrait that comes with vlfer, (512, 512, 3) uint8 RGB."""
-    return load_image(str(files("vlfer").joinpath("samples", "astronaut.jpg"))).pixels[0]
+    pixels: UInt8Array = load_image(str(files("vlfer").joinpath("samples", "astronaut.jpg"))).pixels[0]
+    return pixels
 
 
 def another_look(face: UInt8Array, *, rng: np.random.Generator) -> UInt8Array:

@@ -79,7 +79,8 @@ def magnify_pair(onset: UInt8Array, apex: UInt8Array, *, factor: float) -> UInt8
     _check_factor(factor)
     if onset.shape != apex.shape:
         raise ShapeError(f"The frames are {onset.shape} and {apex.shape}.", why="One is subtracted from the other.")
-    return _magnified(np.stack([onset, apex]), factor, lambda level: level - level[:1])[1]
+    both = _magnified(np.stack([onset, apex]), factor, lambda level: np.asarray(level - level[:1], dtype=np.float32))
+    return np.asarray(both[1], dtype=np.uint8)
 
 
 def _check_factor(factor: float) -> None:
@@ -99,7 +100,7 @@ def _magnified(faces: UInt8Array, factor: float, in_band: Callable[[FloatArray],
         if added is not None:
             change += np.stack([cv2.pyrUp(one, dstsize=level.shape[2:0:-1]) for one in added])
         added = change
-    return np.clip((frames + added).round(), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip((frames + added).round(), 0, 255), dtype=np.uint8)
 
 
 def _laplacian(frame: FloatArray) -> list[NDArray[Any]]:
