@@ -28,7 +28,7 @@ FEWEST_REFERENCE_FACES = 16
 _LEAST_PROBABILITY = 1e-6
 #: The label count that a backbone's temperature was fitted with, and the power by which it falls with more labels.
 FITTED_LABELS = 8
-COUNT_POWER = -0.25
+COUNT_POWER = -0.01
 
 
 def label_bias(
