@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -34,13 +33,13 @@ class MiacSettings:
     Attributes:
         side: Side of a face in pixels.
         width: Filters of the first stage of both encoders; 64 makes them ResNet18.
-        stride: Pixels of the face for each position of the maps.
+        stride: Pixels of the face for each position of the maps: 8, 16 or 32.
         condition: D of the condition vector.
     """
 
     side: int = 64
     width: int = 16
-    stride: Literal[8, 16, 32] = 16
+    stride: int = 16
     condition: int = 128
 
     def __post_init__(self) -> None:
