@@ -12,7 +12,7 @@ import numpy as np
 from vlfer.text.bank import SentenceBank
 from vlfer.text.labels import non_latin
 from vlfer.text.rules import FEELING, IDENTITY, VISIBLE, actions_in, excluded_units, names_label, plain_words
-from vlfer.types import FloatArray, Label, LabelSet, fold_label
+from vlfer.types import FloatArray, IntArray, Label, LabelSet, fold_label
 
 Severity = Literal["error", "warning"]
 CountTokens = Callable[[Sequence[str]], tuple[list[int], int]]
@@ -39,7 +39,7 @@ RULES: dict[str, str] = {
 _ERRORS = frozenset({"format", "empty", "duplicate", "too-long", "identity", "facs", "negative"})
 _FEWEST = 4
 NEAR_DUPLICATE = 0.985
-READS_AS_OTHER = 5.0
+READS_AS_OTHER = 4.0
 _MOST_READS = 2
 _CLEARLY_APART = 0.5
 
@@ -205,11 +205,13 @@ def _by_vectors(labels: LabelSet, bank: SentenceBank, *, temperature: float) -> 
     if len(set(owners.tolist())) < 2:
         return
     vectors = bank.encode([text for _, text in items]).vectors
+    centred = _centred(vectors, owners)
     sums = np.zeros((len(labels), vectors.shape[1]), np.float32)
     np.add.at(sums, owners, vectors)
-    norms = np.linalg.norm(sums, axis=1, keepdims=True)
-    unit = sums / np.maximum(norms, 1e-6)
-    apart = unit @ unit.T < _CLEARLY_APART  # labels that mean nearly the same may share their looks
+    looks = np.zeros_like(sums)
+    np.add.at(looks, owners, centred)
+    looks = _unit(looks)
+    apart = looks @ looks.T < _CLEARLY_APART  # labels that mean nearly the same may share their looks
     strayed: dict[int, list[tuple[float, int, str]]] = {}
     for row, (i, text) in enumerate(items):
         centres = sums.copy()
@@ -223,15 +225,28 @@ def _by_vectors(labels: LabelSet, bank: SentenceBank, *, temperature: float) -> 
             yield find("reads-as-other", labels.names[i], "descriptors", text,
                        why=f"the text tower puts it {lead:.1f} logits nearer to {labels.names[other]!r}",
                        fix="add what is only seen here, or remove it")  # fmt: skip
-    similarity = vectors @ vectors.T
+    unit = _unit(centred)
+    similarity = unit @ unit.T
     similarity[owners[:, None] == owners[None, :]] = -1.0
-    similarity[np.tril_indices(len(items))] = -1.0
-    for a, b in zip(*np.nonzero(similarity > NEAR_DUPLICATE), strict=True):
-        one, two = labels.labels[owners[a]], labels.labels[owners[b]]
-        if not _related(one, two):
-            yield find("near-duplicate", two.name, "descriptors", items[b][1],
-                       why=f"{one.name!r} has {items[a][1]!r} (cosine {similarity[a, b]:.3f})",
+    nearest = similarity.argmax(axis=1)
+    for i in dict.fromkeys(owners.tolist()):  # of each label the pair that is most alike
+        a = max(np.flatnonzero(owners == i), key=lambda row: float(similarity[row, nearest[row]]))
+        b = int(nearest[a])
+        one, two = labels.labels[owners[b]], labels.labels[i]
+        if similarity[a, b] > NEAR_DUPLICATE and not _related(one, two):
+            yield find("near-duplicate", two.name, "descriptors", items[a][1],
+                       why=f"{one.name!r} has {items[b][1]!r} (cosine {similarity[a, b]:.3f})",
                        fix="name in each what the other does not show")  # fmt: skip
+
+
+def _centred(vectors: FloatArray, owners: IntArray) -> FloatArray:
+    """Return vectors without what all labels have in common, which says nothing about any of them."""
+    centres = np.stack([vectors[owners == i].mean(axis=0) for i in np.unique(owners)])
+    return np.asarray(vectors - centres.mean(axis=0), np.float32)
+
+
+def _unit(vectors: FloatArray) -> FloatArray:
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6), np.float32)
 
 
 def _lead(vector: FloatArray, centres: FloatArray, *, own: int) -> tuple[float, int]:
