@@ -24,6 +24,8 @@ def import_ray() -> Any:
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     # Ray runs its workers at niceness 15; on a busy machine they would hardly run beside what they replace.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    # Under "uv run" Ray would build each worker's environment anew from the working folder, and fail on its options.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
         import ray
         import ray.exceptions
