@@ -16,7 +16,7 @@ Rows = Sequence[Mapping[str, Any]]
 PARTS: dict[str, str] = {
     "wordings": "Ways of standing for a class",
     "paraphrases": "Spread over 50 random paraphrases",
-    "synonyms": "Classes named by words that were never trained on, 50 draws",
+    "synonyms": "Classes named by the held-out words of the lexicon, 50 draws",
     "mixtures": "Mixtures against split votes (AUC)",
     "languages": "Class names in other languages",
     "classes": "Each class by its words",
