@@ -171,7 +171,7 @@ def test_folders_that_hold_nothing_are_told(tmp_path: Path) -> None:
 def test_flow_is_adapted_and_read_by_mie(run: Any, tmp_path: Path) -> None:
     """Onset-to-apex flow of made people; the shipped encoder learns, and the result is one of its kind."""
     from vlfer.config import resource_dir
-    from vlfer.micro.samples import FlowSamples, save_flow_archive
+    from vlfer.micro.samples import FlowSamples, save_archive
     from vlfer.models.flow_encoder import CARD_NAME
     from vlfer.training.mie_align import made_motion
 
@@ -179,7 +179,7 @@ def test_flow_is_adapted_and_read_by_mie(run: Any, tmp_path: Path) -> None:
     flow = np.stack([made_motion(rng)[0] for _ in range(24)])
     flow[::2, :, :, 1] = 255 - flow[::2, :, :, 1]
     names = np.array([f"s{i // 4}" for i in range(24)])
-    save_flow_archive(
+    save_archive(
         FlowSamples(
             flow=flow, label=np.arange(24) % 2, dataset=np.array(["made"] * 12 + ["other"] * 12), subject=names,
             clip=np.array([f"c{i}" for i in range(24)]), classes=("positive", "negative"),

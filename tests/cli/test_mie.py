@@ -5,7 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from vlfer.cli.main import app
-from vlfer.micro.samples import SIDE, FlowSamples, save_flow_archive
+from vlfer.micro.samples import SIDE, FlowSamples, save_archive
 
 run = CliRunner().invoke
 
@@ -22,7 +22,7 @@ def archive(tmp_path):
         subject=np.repeat(["s1", "s2", "s1", "s2"], 6), clip=np.arange(24).astype(str),
         classes=("negative", "positive", "surprise"),
     )  # fmt: skip
-    save_flow_archive(samples, tmp_path / "flow.npz")
+    save_archive(samples, tmp_path / "flow.npz")
     return tmp_path / "flow.npz"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from skimage.data import astronaut
@@ -9,8 +11,9 @@ from skimage.feature import local_binary_pattern
 
 from vlfer.errors import ConfigError, DataError, ShapeError
 from vlfer.evaluation.mie_loso import run_loso
-from vlfer.micro.face_samples import FaceSamples, load_face_archive, save_face_archive
+from vlfer.micro.face_samples import FaceSamples, load_face_archive
 from vlfer.micro.lbp_top import _patterns, lbp_top
+from vlfer.micro.samples import save_archive
 from vlfer.training.mie_lbp import LbpTopLearner
 from vlfer.training.mie_recipes import build_face_learner, build_learner
 
@@ -95,16 +98,14 @@ def test_a_single_class_is_the_answer() -> None:
 
 def test_onset_and_apex_alone_are_too_little() -> None:
     samples = made_clips()
-    pairs = FaceSamples(
-        samples.faces[:, :2], samples.label, samples.dataset, samples.subject, samples.clip, samples.classes
-    )
+    pairs = replace(samples, faces=samples.faces[:, :2])
     with pytest.raises(DataError, match="--frames 10"):
         next(LbpTopLearner().fit(pairs, seed=0))
 
 
 def test_an_archive_comes_back(tmp_path) -> None:
     samples = made_clips(people=2)
-    save_face_archive(samples, tmp_path / "faces.npz")
+    save_archive(samples, tmp_path / "faces.npz")
     assert load_face_archive(tmp_path / "faces.npz").sha256 == samples.sha256
 
 

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from vlfer.errors import DataError, ShapeError
-from vlfer.micro.samples import FlowSamples, load_flow_archive, save_flow_archive
+from vlfer.micro.samples import FlowSamples, load_flow_archive, save_archive
 
 
 def test_archive_round_trip(samples: FlowSamples, tmp_path) -> None:
-    save_flow_archive(samples, tmp_path / "a.npz")
+    save_archive(samples, tmp_path / "a.npz")
     again = load_flow_archive(tmp_path / "a.npz")
     assert again.sha256 == samples.sha256
     assert again.classes == samples.classes
@@ -26,7 +26,7 @@ def test_hash_depends_on_every_part(samples: FlowSamples) -> None:
 
 @pytest.mark.parametrize("key", ["flow", "label", "classes", "subject"])
 def test_missing_key_is_named(samples: FlowSamples, tmp_path, key: str) -> None:
-    save_flow_archive(samples, tmp_path / "a.npz")
+    save_archive(samples, tmp_path / "a.npz")
     with np.load(tmp_path / "a.npz") as archive:
         rest = {name: archive[name] for name in archive.files if name != key}
     np.savez(tmp_path / "b.npz", **rest)
@@ -35,7 +35,7 @@ def test_missing_key_is_named(samples: FlowSamples, tmp_path, key: str) -> None:
 
 
 def test_repeated_clip_is_refused(samples: FlowSamples, tmp_path) -> None:
-    save_flow_archive(samples.take(np.array([0, 1, 2, 1])), tmp_path / "a.npz")
+    save_archive(samples.take(np.array([0, 1, 2, 1])), tmp_path / "a.npz")
     with pytest.raises(DataError, match="twice, in rows 1 and 3"):
         load_flow_archive(tmp_path / "a.npz")
 

@@ -75,13 +75,13 @@ def faces(
     from vlfer.evaluation.mie_faces import compute_faces
     from vlfer.evaluation.mie_report import PROTOCOLS
     from vlfer.faces.detect import build_detector
-    from vlfer.micro.face_samples import save_face_archive
+    from vlfer.micro.samples import save_archive
 
     counted, skipped = _counted(roots, protocol)
     samples, failed = compute_faces(
         counted, protocol=PROTOCOLS[protocol], detector=build_detector(), side=side, frames=frames, progress=_told()
     )
-    save_face_archive(samples, out)
+    save_archive(samples, out)
     say(f"Written: {out}")
     people = len(set(samples.subject_keys.tolist()))
     typer.echo(f"{len(samples)} clips of {people} subjects, {side} px, {frames} frames")

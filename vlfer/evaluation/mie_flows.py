@@ -230,15 +230,10 @@ def save_flows(flows: FlowSet, path: Path) -> None:
     import io
 
     content = io.BytesIO()
-    samples, clips = flows.samples, flows.clips
+    clips = flows.clips
     np.savez_compressed(
         content,
-        flow=samples.flow,
-        dataset=samples.dataset,
-        subject=samples.subject,
-        clip=samples.clip,
-        label=samples.label,
-        classes=np.array(samples.classes),
+        **flows.samples.arrays,
         emotion_raw=np.array([clip.emotion for clip in clips]),
         au=np.array([clip.units for clip in clips]),
         onset=np.array([str(clip.onset) for clip in clips]),

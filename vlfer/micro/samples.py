@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -21,7 +21,7 @@ from vlfer.types import FloatArray, IntArray, UInt8Array
 
 SIDE = 28
 CHANNELS = ("u", "v", "strain")
-_NEEDED = ("flow", "dataset", "subject", "clip", "label", "classes")
+_COLUMNS = ("dataset", "subject", "clip", "label")
 
 TextArray = NDArray[np.str_]
 
@@ -29,68 +29,14 @@ FlowClassifier = Callable[[UInt8Array], FloatArray]
 """Maps the inputs of N samples, for flow (N, 28, 28, 3) uint8, to probabilities (N, C) float32."""
 
 
-class ClipSamples(Protocol):
-    """Labelled clips of several people, whatever is known of each: flow, or faces.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipSamples:
+    """Labelled clips of several people, whatever is known of each: `FlowSamples`, or faces.
 
-    Attributes of an implementation are those of `FlowSamples`, with ``inputs`` for what a classifier gets to see.
-    """
-
-    @property
-    def inputs(self) -> UInt8Array:
-        """What is known of each clip, (N, ...) uint8."""
-        ...
-
-    @property
-    def label(self) -> IntArray:
-        """(N,) int64 in 0..C-1."""
-        ...
-
-    @property
-    def dataset(self) -> TextArray:
-        """(N,) str, the part that a clip comes from."""
-        ...
-
-    @property
-    def subject(self) -> TextArray:
-        """(N,) str, unique only together with the data set."""
-        ...
-
-    @property
-    def clip(self) -> TextArray:
-        """(N,) str."""
-        ...
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """C names."""
-        ...
-
-    @property
-    def subject_keys(self) -> TextArray:
-        """The people, (N,) str."""
-        ...
-
-    @property
-    def sha256(self) -> str:
-        """Hash of everything in it."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def take(self, rows: NDArray[Any]) -> Self:
-        """Return the clips at ``rows``, an index or a mask."""
-        ...
-
-
-S_contra = TypeVar("S_contra", contravariant=True)
-
-
-@dataclass(frozen=True, slots=True)
-class FlowSamples:
-    """Labelled flow images of several people.
+    A kind adds the array of what is known and checks its shape.
 
     Attributes:
-        flow: (N, 28, 28, 3) uint8: u, v, strain; each channel min-max scaled per sample.
+        KEY: Name of that array, as an attribute and in an archive.
         label: (N,) int64 in 0..C-1.
         dataset: (N,) str, the part that a clip comes from.
         subject: (N,) str; a subject is unique only together with its data set, see `subject_keys`.
@@ -98,7 +44,8 @@ class FlowSamples:
         classes: C names.
     """
 
-    flow: UInt8Array
+    KEY: ClassVar[str]
+
     label: IntArray
     dataset: TextArray
     subject: TextArray
@@ -106,13 +53,7 @@ class FlowSamples:
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        shape = getattr(self.flow, "shape", None)
-        if self.flow.dtype != np.uint8 or self.flow.ndim != 4 or self.flow.shape[1:] != (SIDE, SIDE, 3):
-            raise ShapeError(
-                f"The flow has shape {shape} and dtype {self.flow.dtype}.",
-                why=f"Expected (N, {SIDE}, {SIDE}, 3) uint8: u, v and strain of each clip.",
-            )
-        lengths = {name: len(getattr(self, name)) for name in ("flow", "label", "dataset", "subject", "clip")}
+        lengths = {name: len(column) for name, column in self._rows.items()}
         if len(set(lengths.values())) > 1:
             raise ShapeError(f"The parts differ in length: {lengths}.", why="They describe the same clips.")
         if len(self.label) and not (self.label.min() >= 0 and self.label.max() < len(self.classes)):
@@ -122,38 +63,67 @@ class FlowSamples:
             )
 
     def __len__(self) -> int:
-        return len(self.flow)
+        return len(self.inputs)
 
     @property
     def inputs(self) -> UInt8Array:
-        """The flow."""
-        return self.flow
+        """What is known of each clip, (N, ...) uint8."""
+        known: UInt8Array = getattr(self, self.KEY)
+        return known
 
     @property
     def subject_keys(self) -> TextArray:
         """The people: ``dataset/subject`` of each clip, (N,) str. "sub01" of two data sets is two people."""
         return np.char.add(np.char.add(self.dataset, "/"), self.subject)
 
-    def take(self, rows: NDArray[Any]) -> FlowSamples:
-        """Return the clips at ``rows``, an index or a mask."""
-        return FlowSamples(
-            flow=self.flow[rows],
-            label=self.label[rows],
-            dataset=self.dataset[rows],
-            subject=self.subject[rows],
-            clip=self.clip[rows],
-            classes=self.classes,
-        )
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """Everything in it, by its key in an archive."""
+        return {**self._rows, "classes": np.array(self.classes)}
 
     @property
     def sha256(self) -> str:
         """Hash of everything in it."""
         digest = hashlib.sha256(repr(self.classes).encode())
-        digest.update(np.ascontiguousarray(self.flow).tobytes())
-        digest.update(np.ascontiguousarray(self.label).tobytes())
+        for array in (self.inputs, self.label):
+            digest.update(np.ascontiguousarray(array).tobytes())
         for column in (self.dataset, self.subject, self.clip):
             digest.update("\0".join(column.tolist()).encode())
         return digest.hexdigest()
+
+    def take(self, rows: NDArray[Any]) -> Self:
+        """Return the clips at ``rows``, an index or a mask."""
+        return replace(self, **{name: column[rows] for name, column in self._rows.items()})
+
+    @property
+    def _rows(self) -> dict[str, NDArray[Any]]:
+        return {name: getattr(self, name) for name in (self.KEY, *_COLUMNS)}
+
+
+K = TypeVar("K", bound=ClipSamples)
+S_contra = TypeVar("S_contra", contravariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class FlowSamples(ClipSamples):
+    """Labelled flow images of several people.
+
+    Attributes:
+        flow: (N, 28, 28, 3) uint8: u, v, strain; each channel min-max scaled per sample. The rest: see `ClipSamples`.
+    """
+
+    KEY: ClassVar[str] = "flow"
+
+    flow: UInt8Array
+
+    def __post_init__(self) -> None:
+        shape = getattr(self.flow, "shape", None)
+        if self.flow.dtype != np.uint8 or self.flow.ndim != 4 or self.flow.shape[1:] != (SIDE, SIDE, 3):
+            raise ShapeError(
+                f"The flow has shape {shape} and dtype {self.flow.dtype}.",
+                why=f"Expected (N, {SIDE}, {SIDE}, 3) uint8: u, v and strain of each clip.",
+            )
+        ClipSamples.__post_init__(self)  # super() knows the class before it got slots
 
 
 class Learner(Protocol[S_contra]):
@@ -189,40 +159,48 @@ def load_flow_archive(path: str | Path) -> FlowSamples:
         DataError: If the file is missing, is no such archive, names a clip twice or has labels outside the classes.
         ShapeError: If an array has another shape or dtype.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(
-            f"There is no flow archive at {str(path)!r}.", fix="vlfer mie flows --help tells how to make one"
-        )
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            keys = archive.files if isinstance(archive, np.lib.npyio.NpzFile) else []
-            content = {key: archive[key] for key in _NEEDED if key in keys}
-    except (OSError, ValueError, EOFError, BadZipFile, AttributeError, TypeError) as error:
-        raise DataError(
-            f"{str(path)!r} could not be read as a flow archive.",
-            why=f"Not a sound .npz file: {error}.",
-            fix=f"an .npz with the keys {', '.join(_NEEDED)}",
-        ) from error
-    missing = [key for key in _NEEDED if key not in content]
-    if missing:
-        raise DataError(
-            f"{str(path)!r} lacks {', '.join(missing)}.",
-            why=f"It holds {', '.join(keys) or 'one bare array'}.",
-            fix=f"an .npz with the keys {', '.join(_NEEDED)}",
-        )
-    if content["label"].dtype.kind not in "iu":
-        raise DataError(f"The labels are {content['label'].dtype}.", why="Each is the position of a class, an integer.")
-    samples = FlowSamples(
-        flow=content["flow"],
-        label=content["label"].astype(np.int64),
-        dataset=content["dataset"].astype(np.str_),
-        subject=content["subject"].astype(np.str_),
-        clip=content["clip"].astype(np.str_),
-        classes=tuple(str(name) for name in content["classes"]),
-    )
+    keys = "flow, dataset, subject, clip, label, classes"
+    fix = f"an .npz with the keys {keys}; vlfer mie flows --help tells how to make one"
+    samples = load_archive(FlowSamples, path, name="flow", fix=fix)
     _demand_distinct_clips(samples, path)
     return samples
+
+
+def load_archive(kind: type[K], path: str | Path, *, name: str, fix: str, without: str = "") -> K:
+    """Read an ``.npz`` archive of samples of one kind, as `save_archive` writes it; further keys are ignored.
+
+    Args:
+        kind: Class of the samples.
+        path: The archive.
+        name: What messages call the kind.
+        fix: How to get such an archive.
+        without: Why an archive without the array of the kind cannot serve.
+
+    Raises:
+        DataError: If the file is missing, is no such archive or has labels outside the classes.
+        ShapeError: If an array has another shape or dtype.
+    """
+    path = Path(path)
+    needed = (kind.KEY, *_COLUMNS, "classes")
+    if not path.is_file():
+        raise DataError(f"There is no {name} archive at {str(path)!r}.", fix=fix)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            content = {key: archive[key] for key in needed if key in archive.files}
+            held = ", ".join(archive.files)
+    except (OSError, ValueError, EOFError, BadZipFile, AttributeError, TypeError) as error:
+        raise DataError(
+            f"{str(path)!r} could not be read as a {name} archive.", why=f"Not a sound .npz file: {error}.", fix=fix
+        ) from error
+    missing = [key for key in needed if key not in content]
+    if missing:
+        why = without if without and kind.KEY in missing else f"It holds {held or 'nothing'}."
+        raise DataError(f"{str(path)!r} lacks {', '.join(missing)}.", why=why, fix=fix)
+    if content["label"].dtype.kind not in "iu":
+        raise DataError(f"The labels are {content['label'].dtype}.", why="Each is the position of a class, an integer.")
+    texts = {key: content[key].astype(np.str_) for key in ("dataset", "subject", "clip")}
+    label, classes = content["label"].astype(np.int64), tuple(str(each) for each in content["classes"])
+    return kind(**{kind.KEY: content[kind.KEY]}, **texts, label=label, classes=classes)
 
 
 def load_annotations(path: str | Path, *, n: int) -> tuple[list[str], list[str]]:
@@ -248,20 +226,12 @@ def load_annotations(path: str | Path, *, n: int) -> tuple[list[str], list[str]]
     return columns[0], columns[1]
 
 
-def save_flow_archive(samples: FlowSamples, path: str | Path) -> None:
-    """Write ``samples`` as an archive that `load_flow_archive` reads."""
-    np.savez_compressed(
-        Path(path),
-        flow=samples.flow,
-        dataset=samples.dataset,
-        subject=samples.subject,
-        clip=samples.clip,
-        label=samples.label,
-        classes=np.array(samples.classes),
-    )
+def save_archive(samples: ClipSamples, path: str | Path) -> None:
+    """Write ``samples`` as an archive that `load_flow_archive`, or the loader of their kind, reads."""
+    np.savez_compressed(Path(path), **samples.arrays)
 
 
-def _demand_distinct_clips(samples: FlowSamples, path: Path) -> None:
+def _demand_distinct_clips(samples: FlowSamples, path: str | Path) -> None:
     names = np.char.add(np.char.add(samples.subject_keys, "/"), samples.clip)
     seen: dict[tuple[str, bytes], int] = {}
     for row, name in enumerate(names.tolist()):
