@@ -6,7 +6,8 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -15,6 +16,7 @@ from vlfer.cli.exits import say
 from vlfer.cli.window import LiveWindow, WindowClosed
 
 if TYPE_CHECKING:
+    from vlfer.export.mjpeg import LivePage
     from vlfer.live import LiveFace, Pace
     from vlfer.types import UInt8Array
     from vlfer.video.live import LiveSource
@@ -96,12 +98,9 @@ def _shown(view: View, *, port: int) -> Iterator[Callable[..., None]]:
     if view == "terminal":
         with _terminal() as show:
             yield show
-    elif view == "browser":
-        with _browser(port) as show:
-            yield show
-    elif view == "window":
-        with _window() as show:
-            yield show
+    elif view in ("browser", "window"):
+        with closing(_browser(port) if view == "browser" else _window()) as screen:
+            yield partial(_show_picture, screen)
     elif view == "lines":
         yield _print_line
     else:
@@ -159,40 +158,25 @@ def terminal_view(time_s: float, faces: list[LiveFace], pace: str) -> Any:
     return Group(Text(f"{time_s:7.1f} s  ·  {pace}", style="dim"), table if faces else Text("no face", style="dim"))
 
 
-@contextmanager
-def _window() -> Iterator[Callable[..., None]]:
+def _window() -> LiveWindow:
     window = LiveWindow("vlfer watch")
     say("Close the window, or press q in it, to end.")
-
-    def show(pixels: UInt8Array, time_s: float, faces: list[LiveFace], pace: str) -> None:
-        del time_s
-        window.show(_drawn(pixels, faces, pace))
-
-    try:
-        yield show
-    finally:
-        window.close()
+    return window
 
 
-@contextmanager
-def _browser(port: int) -> Iterator[Callable[..., None]]:
+def _browser(port: int) -> LivePage:
     from vlfer.export.mjpeg import LivePage
 
     page = LivePage(port=port)
     say(f"Open {page.address} in a browser.")
-
-    def show(pixels: UInt8Array, time_s: float, faces: list[LiveFace], pace: str) -> None:
-        del time_s
-        page.show(_drawn(pixels, faces, pace))
-
-    try:
-        yield show
-    finally:
-        page.close()
+    return page
 
 
-def _drawn(pixels: UInt8Array, faces: list[LiveFace], pace: str) -> UInt8Array:
+def _show_picture(
+    screen: LiveWindow | LivePage, pixels: UInt8Array, time_s: float, faces: list[LiveFace], pace: str
+) -> None:
     from vlfer.export.overlay import Tag, draw_tags
 
+    del time_s
     tags = [Tag(face.track_id + 1, face.box, face.label, face.top) for face in faces]
-    return draw_tags(pixels, tags, footer=f"{pace}  ·  perceived, not felt")
+    screen.show(draw_tags(pixels, tags, footer=f"{pace}  ·  perceived, not felt"))
