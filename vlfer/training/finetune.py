@@ -32,6 +32,7 @@ from vlfer.config import write_atomically
 from vlfer.errors import BackboneError, ConfigError, DataError, EnvironmentProblem
 from vlfer.training.finetune_config import FinetuneConfig
 from vlfer.training.finetune_data import Samples, draw_weights
+from vlfer.training.run_state import optimizer_tensors, restore_optimizer
 from vlfer.types import IntArray
 
 _log = logging.getLogger(__name__)
@@ -295,9 +296,7 @@ class Finetuning:
         tensors = {f"last.{k}": v for k, v in self._snapshot().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.items()}
         tensors |= {f"best.{k}": v for k, v in self.best.items()}
-        inner = getattr(self.optimizer, "optimizer", self.optimizer)
-        for i, state in inner.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
+        tensors |= optimizer_tensors(getattr(self.optimizer, "optimizer", self.optimizer))
         metadata = {
             "step": str(self.step), "history": json.dumps(self.history), "losses": json.dumps(self.losses),
             "best": json.dumps([self.best_epoch, *self.best_score]), "touched": json.dumps(sorted(self.touched)),
@@ -334,12 +333,7 @@ class Finetuning:
             raise DataError(
                 f"The state {str(path)!r} cannot be read: {error}.", fix="remove it to start anew"
             ) from error
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            if key.startswith("optimizer."):
-                _, i, name = key.split(".", 2)
-                state.setdefault(int(i), {})[name] = value
-        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        restore_optimizer(self.optimizer, tensors)
         _log.info("resumed at update %d of %d", self.step, self.total_steps)
 
 

@@ -7,7 +7,6 @@ that is stopped and resumed gives the same weights as one that is not.
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import math
@@ -31,6 +30,7 @@ from vlfer.training.augment import augment
 from vlfer.training.data import VotedFaces
 from vlfer.training.geometry import mirrored
 from vlfer.training.recipe import BackboneRecipe, ImageSection
+from vlfer.training.run_state import append_row, optimizer_tensors, restore_optimizer
 from vlfer.training.start import find_lite0, find_sface, start_from_imagenet, start_from_sface
 from vlfer.types import FloatArray, IntArray, UInt8Array
 
@@ -282,8 +282,7 @@ class ImageStage:
         """Write the whole state, replacing the last one only when complete."""
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.items()}
-        for i, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
+        tensors |= optimizer_tensors(self.optimizer)
         tensors = {k: v.contiguous().clone() for k, v in tensors.items()}
         partial = self.state_file.with_suffix(".partial")
         save_file(tensors, str(partial), metadata={"step": str(self.step)})
@@ -297,23 +296,12 @@ class ImageStage:
         tensors = load_file(str(self.state_file))
         self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
         self.average = {k[8:]: v for k, v in tensors.items() if k.startswith("average.")}
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            if key.startswith("optimizer."):
-                _, i, name = key.split(".", 2)
-                state.setdefault(int(i), {})[name] = value
-        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        restore_optimizer(self.optimizer, tensors)
         _log.info("resumed at step %d of %d", self.step, self.total_steps)
 
     def _log(self, row: dict[str, Any]) -> None:
         _log.info("%s", json.dumps(row))
-        path = self.folder / f"{self.name}.csv"
-        fresh = not path.exists()
-        with path.open("a", newline="") as stream:
-            writer = csv.DictWriter(stream, fieldnames=list(row))
-            if fresh:
-                writer.writeheader()
-            writer.writerow(row)
+        append_row(self.folder / f"{self.name}.csv", row)
 
 
 @torch.inference_mode()

@@ -20,7 +20,6 @@ A step depends on (seed, step) alone, so a run that is stopped and goes on gives
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import logging
@@ -44,6 +43,7 @@ from vlfer.models.dit import DitSize, FuturePredictor
 from vlfer.models.miacnet import Miacnet, MiacSettings
 from vlfer.training.mie_position import moved, position_losses, random_movement
 from vlfer.training.mie_videos import FaceVideos, Pairs, to_unit
+from vlfer.training.run_state import append_row, optimizer_tensors, restore_optimizer
 
 _log = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ class Pretraining(nn.Module):
         row: dict[str, Any] = {}
         while self.step < self.total_steps:
             row = self._epoch(hook)
-            self._log(row)
+            append_row(self.folder / _LOG_NAME, row)
             self._save()
         return self._write(row)
 
@@ -234,8 +234,7 @@ class Pretraining(nn.Module):
     def _save(self) -> None:
         tensors = {f"net.{k}": v for k, v in self.net.state_dict().items()}
         tensors |= {f"predictor.{k}": v for k, v in self.predictor.state_dict().items()}
-        for i, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
+        tensors |= optimizer_tensors(self.optimizer)
         partial = self.folder / f"{_STATE_NAME}.partial"
         meta = {"step": str(self.step), "scale": repr(self.scale)}
         save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, str(partial), metadata=meta)
@@ -251,23 +250,9 @@ class Pretraining(nn.Module):
             self.predictor.load_state_dict({k[10:]: v for k, v in tensors.items() if k.startswith("predictor.")})
         except (OSError, SafetensorError, RuntimeError) as error:
             raise DataError(f"The state {str(file)!r} is damaged: {error}.", fix="remove it, to start anew") from error
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            if key.startswith("optimizer."):
-                _, i, name = key.split(".", 2)
-                state.setdefault(int(i), {})[name] = value
-        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        restore_optimizer(self.optimizer, tensors)
         self.step, self.scale = int(meta["step"]), float(meta["scale"])
         _log.info("went on at step %d of %d", self.step, self.total_steps)
-
-    def _log(self, row: dict[str, Any]) -> None:
-        path = self.folder / _LOG_NAME
-        fresh = not path.exists()
-        with path.open("a", newline="") as stream:
-            writer = csv.DictWriter(stream, fieldnames=list(row))
-            if fresh:
-                writer.writeheader()
-            writer.writerow(row)
 
     def _write(self, row: dict[str, Any]) -> dict[str, Any]:
         facts = {**self._identity(), "losses": {k: v for k, v in row.items() if k not in ("epoch", "seconds")}}
