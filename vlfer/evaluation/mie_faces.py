@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from vlfer.evaluation.mie_datasets import MicroClip
-from vlfer.evaluation.mie_flows import Progress, apex_of, each_clip, find_mesh, load_pixels
+from vlfer.evaluation.mie_flows import Progress, each_clip, load_pixels, register_clip
 from vlfer.evaluation.mie_report import Protocol
 from vlfer.faces.detect import FaceDetector
 from vlfer.micro.face_samples import FaceSamples
-from vlfer.micro.registration import reference_transform, register, warp_to_reference
+from vlfer.micro.registration import reference_transform, warp_to_reference
 from vlfer.types import UInt8Array
 from vlfer.video.sample import tim_positions
 
@@ -56,10 +56,7 @@ def clip_faces(clip: MicroClip, *, detector: FaceDetector, side: int, frames: in
         NoFaceError: If onset or apex shows no face.
         ShapeError: If a clip without apex has fewer than three frames.
     """
-    onset = load_pixels(clip.frames[clip.onset])
-    landmarks = find_mesh(onset, detector, "onset")
-    apex = load_pixels(clip.frames[apex_of(clip, landmarks)])
-    pair = register(onset, apex, onset_landmarks=landmarks, apex_landmarks=find_mesh(apex, detector, "apex"), side=side)
+    pair, _, landmarks = register_clip(clip, detector=detector, side=side)
     if not frames:
         return np.stack([pair.onset, pair.apex])
     transform = reference_transform(landmarks, side=side)

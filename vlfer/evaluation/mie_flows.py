@@ -17,7 +17,7 @@ from vlfer.evaluation.mie_report import Protocol
 from vlfer.faces.detect import FaceDetector
 from vlfer.micro.apex import find_apex
 from vlfer.micro.flow import FlowEngine, build_flow, measure_motion, published_image
-from vlfer.micro.registration import reference_transform, register, warp_to_reference
+from vlfer.micro.registration import FacePair, reference_transform, register, warp_to_reference
 from vlfer.micro.samples import FlowSamples, TextArray
 from vlfer.types import FloatArray, IntArray, UInt8Array
 from vlfer.video.read import load_image, read_video
@@ -191,28 +191,29 @@ def clip_flow(clip: MicroClip, *, detector: FaceDetector, engine: FlowEngine) ->
         NoFaceError: If onset or apex shows no face.
         ShapeError: If a clip without apex has fewer than three frames.
     """
-    onset = load_pixels(clip.frames[clip.onset])
-    landmarks = find_mesh(onset, detector, "onset")
-    apex = apex_of(clip, landmarks)
-    strongest = load_pixels(clip.frames[apex])
-    pair = register(
-        onset, strongest, onset_landmarks=landmarks, apex_landmarks=find_mesh(strongest, detector, "apex"),
-        side=_SIDE_PX,
-    )  # fmt: skip
+    pair, apex, _ = register_clip(clip, detector=detector, side=_SIDE_PX)
     return published_image(measure_motion(pair, engine=engine)), apex
 
 
-def apex_of(clip: MicroClip, landmarks: FloatArray) -> int:
-    """Return the number of the apex as coded, or looked for between onset and offset.
-
-    Args:
-        clip: One expression.
-        landmarks: (L, 2) float32 pixels, the mesh of the onset.
+def register_clip(clip: MicroClip, *, detector: FaceDetector, side: int) -> tuple[FacePair, int, FloatArray]:
+    """Return onset and apex of a clip in the reference frame, the number of the apex, and the mesh of the onset.
 
     Raises:
         MediaReadError: If a frame cannot be read.
+        NoFaceError: If onset or apex shows no face.
         ShapeError: If a clip without apex has fewer than three frames.
     """
+    onset = load_pixels(clip.frames[clip.onset])
+    landmarks = _find_mesh(onset, detector, "onset")
+    number = _apex_of(clip, landmarks)
+    apex = load_pixels(clip.frames[number])
+    apex_landmarks = _find_mesh(apex, detector, "apex")
+    pair = register(onset, apex, onset_landmarks=landmarks, apex_landmarks=apex_landmarks, side=side)
+    return pair, number, landmarks
+
+
+def _apex_of(clip: MicroClip, landmarks: FloatArray) -> int:
+    """Return the number of the apex as coded, or looked for between onset and offset."""
     if clip.apex is not None:
         return clip.apex
     numbers = [n for n in clip.frames if clip.onset <= n <= clip.offset]
@@ -257,12 +258,8 @@ def _decoded(clip: MicroClip) -> MicroClip:
     return replace(clip, frames=frames, offset=len(frames) - 1)
 
 
-def find_mesh(pixels: UInt8Array, detector: FaceDetector, what: str) -> FloatArray:
-    """Return the face mesh of the largest face, (L, 2) float32 pixels.
-
-    Raises:
-        NoFaceError: If there is none.
-    """
+def _find_mesh(pixels: UInt8Array, detector: FaceDetector, what: str) -> FloatArray:
+    """Return the face mesh of the largest face, (L, 2) float32 pixels."""
     faces = detector.detect(pixels, effort="thorough")
     if not faces or faces[0].landmarks is None:
         raise NoFaceError(f"No face was found in the {what}.", why="Motion is measured between two faces.")
