@@ -37,6 +37,16 @@ def class_weights(label: IntArray, *, n_classes: int, weighting: Weighting) -> F
     return np.asarray(weight * len(label) / (weight * count).sum(), dtype=np.float32)
 
 
+def demand_finite(loss: Tensor, *, name: str, epoch: int) -> None:
+    """Refuse to go on with a loss that is no number.
+
+    Raises:
+        DataError: If it is not finite.
+    """
+    if not bool(torch.isfinite(loss)):
+        raise DataError(f"The loss of {name!r} became {float(loss.detach())} in epoch {epoch}.")
+
+
 @dataclass(frozen=True, slots=True)
 class SvmLearner:
     """Support vector machine over flow averaged on a grid, or over a handcrafted descriptor of it.
@@ -237,8 +247,7 @@ class NetLearner:
                     loss.backward()
                     optimizer.step()
                     schedule.step()
-            if not bool(torch.isfinite(loss)):
-                raise DataError(f"The loss of {self.name!r} became {float(loss.detach())} in epoch {epoch + 1}.")
+            demand_finite(loss, name=self.name, epoch=epoch + 1)
             yield _NetClassifier(net, self.input, mirror=self.mirror_test)
 
     def _loss(self, logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from vlfer.errors import DataError
 from vlfer.micro.face_samples import FaceSamples
 from vlfer.micro.samples import FlowClassifier
 from vlfer.models.miacnet import MiacClassifier, Miacnet, MiacSettings
-from vlfer.training.mie import class_weights
+from vlfer.training.mie import class_weights, demand_finite
 from vlfer.training.mie_position import moved, random_movement
 from vlfer.training.mie_pretrain import load_miacnet
 from vlfer.training.mie_videos import to_unit
@@ -89,8 +89,7 @@ class MiacLearner:
                     loss.backward()
                     optimizer.step()
                 schedule.step()
-            if not bool(torch.isfinite(loss)):
-                raise DataError(f"The loss of {self.name!r} became {float(loss.detach())} in epoch {epoch + 1}.")
+            demand_finite(loss, name=self.name, epoch=epoch + 1)
             yield MiacAnswers(model)
 
     def _changed(self, onset: Tensor, apex: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
