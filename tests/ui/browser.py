@@ -127,6 +127,12 @@ class Page:
         self.wait(lambda: self.js(find, name), what=f"tab {name}")
         self.js("arguments[0].click()", self.js(find, name))
 
+    def example(self, tab: str, key: str) -> None:
+        """Open the app and take the example of a tab."""
+        self.open()
+        self.tab(tab)
+        self.click(f"#vl-{key}-example")
+
     def type(self, css: str, text: str) -> None:
         from selenium.webdriver.common.keys import Keys
 

@@ -143,9 +143,7 @@ def test_a_file_that_is_no_photo_ends_in_three_parts(page: Page, tmp_path: Path)
 def test_video_timeline_is_linked_with_playback(page: Page) -> None:
     from selenium.webdriver.common.keys import Keys
 
-    page.open()
-    page.tab("Video")
-    page.click("#vl-video-example")
+    page.example("Video", "video")
     page.see("#vl-video-result .vl-strip")
     page.type("#vl-words-video textarea", "polite smile, real joy, mischief")
     page.read_until("#vl-video-result", "relative to the 3 labels")
@@ -166,9 +164,7 @@ def test_video_timeline_is_linked_with_playback(page: Page) -> None:
 
 
 def test_micro_expression(page: Page) -> None:
-    page.open()
-    page.tab("Micro-expression")
-    page.click("#vl-micro-example")
+    page.example("Micro-expression", "micro")
     text = page.read_until("#vl-micro-result", "The motion suggests")
     assert "AU4" in text
     page.read_until("#vl-micro-result", "sentences compared")
@@ -177,9 +173,7 @@ def test_micro_expression(page: Page) -> None:
 
 
 def test_search_and_show_the_moment(page: Page) -> None:
-    page.open()
-    page.tab("Search")
-    page.click("#vl-search-example")
+    page.example("Search", "search")
     page.see(".vl-hits")
     page.read_until("#vl-search-result", "sentences compared")
     page.click(".vl-link")
@@ -188,9 +182,7 @@ def test_search_and_show_the_moment(page: Page) -> None:
 
 
 def test_compare_two_questions(page: Page) -> None:
-    page.open()
-    page.tab("Compare")
-    page.click("#vl-compare-example")
+    page.example("Compare", "compare")
     page.wait(lambda: len(page.shown(".vl-side")) == 2)
     assert "7 labels" in page.read("#vl-compare-left")
     assert "4 labels" in page.read("#vl-compare-right")
