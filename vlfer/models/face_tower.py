@@ -7,6 +7,7 @@ Registered with timm, so that open_clip builds the tower by its name.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar, Literal, Protocol, cast
 
 import timm
@@ -16,6 +17,7 @@ from timm.models import register_model
 from torch import Tensor, nn
 
 from vlfer.models.mobileface import MobileFace
+from vlfer.models.threads import one_thread_each
 
 BranchName = Literal["mobileface", "lite0"]
 #: Side in pixels at which each network looks at the face.
@@ -98,7 +100,10 @@ class FaceTower(nn.Module):
 
     def features_of_grey(self, grey: Tensor) -> Tensor:
         """Map (N, 1, S, S) standardised luminance to (N, num_features)."""
-        return torch.cat([branch(at_size(grey, BRANCH_SIZE[name])) for name, branch in self._named()], dim=1)
+        steps = [partial(branch, at_size(grey, BRANCH_SIZE[name])) for name, branch in self._named()]
+        # One face is too little work for a network on two cores; with more, each network fills them by itself.
+        beside = len(grey) == 1 and grey.device.type == "cpu" and torch.is_inference_mode_enabled()
+        return torch.cat(one_thread_each(steps) if beside else [step() for step in steps], dim=1)
 
     def _named(self) -> list[tuple[BranchName, nn.Module]]:
         return [(cast(BranchName, name), branch) for name, branch in self.branches.items()]
