@@ -143,6 +143,21 @@ print("python stderr works", file=sys.stderr)
 """
 
 
+def test_tiles_in_two_threads_give_what_one_after_another_gives(portrait: np.ndarray, cup: np.ndarray) -> None:
+    from vlfer.faces.mesh import MediaPipeDetector, _tile_sides, _tiles, _whole
+
+    canvas = np.ascontiguousarray(np.tile(cup[:400, :600], (2, 2, 1)))
+    canvas[300:428, 500:628] = portrait[60:188, 160:288]
+    mediapipe = MediaPipeDetector()
+    whole, tiled = _whole(canvas), _tiles(canvas, _tile_sides(canvas))
+    assert len(tiled) > 3
+    found = mediapipe._propose_beside(whole, tiled)
+    for got, wanted in zip(found, (mediapipe._propose(whole), mediapipe._propose(tiled)), strict=True):
+        assert [p.model for p in got] == [p.model for p in wanted]
+        np.testing.assert_array_equal([p.face.box for p in got], [p.face.box for p in wanted])
+    assert found[1]
+
+
 def test_native_logs_are_silent_and_python_errors_are_not() -> None:
     done = subprocess.run([sys.executable, "-c", CHATTER], capture_output=True, text=True, check=True, timeout=900)
     assert done.stdout == "1\n"

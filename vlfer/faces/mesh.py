@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any, Literal, NamedTuple
 
@@ -54,6 +55,14 @@ _Model = Literal["near", "far"]
 _Belief = Literal["usual", "strict", "lenient"]
 
 
+class _View(NamedTuple):
+    """A small view of an image for one model; ``matrix`` (2, 3) takes its coordinates to the full image."""
+
+    pixels: UInt8Array
+    matrix: np.ndarray[Any, Any]
+    model: _Model
+
+
 class _Proposal(NamedTuple):
     """A face that BlazeFace suggests, in coordinates of the full image, with its six key points."""
 
@@ -69,15 +78,17 @@ class MediaPipeDetector:
     def __init__(self, *, min_confidence: float = 0.5, max_faces: int = DEFAULT_MAX_FACES) -> None:
         self._max_faces = max_faces
         self._lock = threading.Lock()  # MediaPipe graphs are not thread-safe
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="vlfer-faces")
         self._warm = False
         with quiet_native_logs():
             self._near = FaceDetection(min_detection_confidence=min_confidence, model_selection=0)
             self._far = FaceDetection(min_detection_confidence=min_confidence, model_selection=1)
+            self._far_beside = FaceDetection(min_detection_confidence=min_confidence, model_selection=1)
             self._mesh = FaceMesh(
                 static_image_mode=True, max_num_faces=1, refine_landmarks=True, min_detection_confidence=0.3
             )
             blank = np.zeros((64, 64, 3), dtype=np.uint8)
-            for graph in (self._near, self._far, self._mesh):
+            for graph in (self._near, self._far, self._far_beside, self._mesh):
                 graph.process(blank)  # the models load, and log, with the first image
 
     def detect(self, pixels: UInt8Array, *, effort: Effort = "thorough") -> list[Face]:
@@ -94,8 +105,8 @@ class MediaPipeDetector:
         with self._lock, nullcontext() if self._warm else quiet_native_logs():  # the mesh logs with its first face
             if effort == "lenient":
                 small = _shrink(pixels, longest=2 * _DETECTOR_SIDE_PX)
-                proposals = self._whole(pixels) + self._turned(small, 0, scale=pixels.shape[1] / small.shape[1])
-                faces = self._confirm(pixels, proposals, belief="lenient")
+                views = _whole(pixels) + _turned(small, 0, scale=pixels.shape[1] / small.shape[1])
+                faces = self._confirm(pixels, self._propose(views), belief="lenient")
             else:
                 faces = self._fast(pixels) if effort == "fast" else self._thorough(pixels)
             self._warm = self._warm or bool(faces)
@@ -129,80 +140,64 @@ class MediaPipeDetector:
         return Face(np.concatenate([outline.min(axis=0), outline.max(axis=0)]), face.score, mesh)
 
     def _fast(self, pixels: UInt8Array) -> list[Face]:
-        proposals = self._whole(pixels)
+        views = _whole(pixels)
         side = min(min(pixels.shape[:2]), 0.75 * max(pixels.shape[:2]))  # two tiles of a wide frame
         if max(pixels.shape[:2]) > _DETECTOR_SIDE_PX:
-            proposals += self._tiles(pixels, [side])
-        return self._confirm(pixels, proposals)
+            views += _tiles(pixels, [side])
+        return self._confirm(pixels, self._propose(views))
 
     def _thorough(self, pixels: UInt8Array) -> list[Face]:
-        faces = self._confirm(pixels, self._whole(pixels))
-        tiled = self._tiles(pixels, _tile_sides(pixels))
-        new = [p for p in tiled if all(max(overlap(p.face.box, face.box)) < 0.5 for face in faces)]
+        whole, tiled = _whole(pixels), _tiles(pixels, _tile_sides(pixels))
+        proposals = self._propose_beside(whole, tiled)
+        faces = self._confirm(pixels, proposals[0])
+        new = [p for p in proposals[1] if all(max(overlap(p.face.box, face.box)) < 0.5 for face in faces)]
         faces += self._confirm(pixels, new)
+        if faces:
+            return faces
         small = _shrink(pixels, longest=2 * _DETECTOR_SIDE_PX)
         scale = pixels.shape[1] / small.shape[1]
         for degrees in (0, *_TURNS_DEG):
             if not faces:
                 belief: _Belief = "strict" if degrees else "usual"
-                faces = self._confirm(pixels, self._turned(small, degrees, scale=scale), belief=belief)
+                views = _turned(small, degrees, scale=scale)
+                faces = self._confirm(pixels, self._propose(views), belief=belief)
         return faces
 
-    def _whole(self, pixels: UInt8Array) -> list[_Proposal]:
-        view = _shrink(pixels, longest=_DETECTOR_SIDE_PX)
-        matrix = np.diag([pixels.shape[1] / view.shape[1], pixels.shape[0] / view.shape[0], 0.0])[:2]
-        return self._propose(view, matrix, "far") + self._propose(view, matrix, "near")
+    def _propose_beside(self, whole: list[_View], tiled: list[_View]) -> tuple[list[_Proposal], list[_Proposal]]:
+        """Propose faces on the whole image and its tiles, half of the tiles in a second thread by a second graph."""
+        if not tiled:
+            return self._propose(whole), []
+        half = (len(whole) + len(tiled)) // 2
+        other = self._beside.submit(self._propose, tiled[-half:], far=self._far_beside)
+        first = self._propose(whole)
+        return first, self._propose(tiled[:-half]) + other.result()
 
-    def _tiles(self, pixels: UInt8Array, sides: list[float]) -> list[_Proposal]:
-        """Propose faces on overlapping tiles of each of the ``sides`` (pixels, increasing)."""
-        height, width = pixels.shape[:2]
-        proposals = []
-        level, size = pixels, _DETECTOR_SIDE_PX
-        for side in sides:
-            level = _shrink(level, longest=max(size, round(max(height, width) * size / side)))
-            down, across = height / level.shape[0], width / level.shape[1]
-            for top in _starts(level.shape[0], size):
-                for left in _starts(level.shape[1], size):
-                    matrix = np.array([[across, 0, left * across], [0, down, top * down]])
-                    proposals += self._propose(level[top : top + size, left : left + size], matrix, "far")
-        return proposals
-
-    def _turned(self, small: UInt8Array, degrees: float, *, scale: float) -> list[_Proposal]:
-        """Propose faces on the image turned, with its border extended: a face that fills it has no context else.
+    def _propose(self, views: list[_View], *, far: FaceDetection | None = None) -> list[_Proposal]:
+        """Run BlazeFace on small views of the image.
 
         Args:
-            small: The image, shrunk.
-            degrees: Angle.
-            scale: By how much the image is larger than ``small``.
+            views: Any number.
+            far: Another full-range graph than the first.
         """
-        height, width = small.shape[:2]
-        side = max(height, width) * (1 + 2 * _PAD) if degrees % 90 == 0 else math.hypot(height, width)
-        roll, size = math.radians(degrees), _DETECTOR_SIDE_PX
-        view = warp_square(small, center=(width / 2, height / 2), side=side, roll=roll, size=size)
-        cos, sin = math.cos(roll) * side / size, math.sin(roll) * side / size
-        x0, y0 = width / 2 - (cos - sin) * size / 2, height / 2 - (sin + cos) * size / 2
-        matrix = np.array([[cos, -sin, x0], [sin, cos, y0]]) * scale
-        return self._propose(view, matrix, "far") + self._propose(view, matrix, "near")
-
-    def _propose(self, view: UInt8Array, matrix: np.ndarray[Any, Any], model: _Model) -> list[_Proposal]:
-        """Run BlazeFace on a small view of the image; ``matrix`` (2, 3) takes coordinates of the view to the image."""
-        height, width = view.shape[:2]
-        found = (self._far if model == "far" else self._near).process(np.ascontiguousarray(view)).detections
-        scale = math.hypot(matrix[0, 0], matrix[1, 0])
         proposals = []
-        for detection in found or ():
-            data = detection.location_data
-            box = data.relative_bounding_box
-            points = [(box.xmin + box.width / 2, box.ymin + box.height / 2)]
-            points += [(point.x, point.y) for point in data.relative_keypoints]
-            placed = (np.array(points) * (width, height)) @ matrix[:, :2].T + matrix[:, 2]
-            half = scale * max(box.width * width, box.height * height) / 2
-            face = Face(
-                box=np.concatenate([placed[0] - half, placed[0] + half]).astype(np.float32),
-                score=float(min(1.0, detection.score[0])),
-                landmarks=placed[1:].astype(np.float32),
-            )
-            proposals.append(_Proposal(face, model))
+        for view, matrix, model in views:
+            height, width = view.shape[:2]
+            graph = self._near if model == "near" else far or self._far
+            found = graph.process(np.ascontiguousarray(view)).detections
+            scale = math.hypot(matrix[0, 0], matrix[1, 0])
+            for detection in found or ():
+                data = detection.location_data
+                box = data.relative_bounding_box
+                points = [(box.xmin + box.width / 2, box.ymin + box.height / 2)]
+                points += [(point.x, point.y) for point in data.relative_keypoints]
+                placed = (np.array(points) * (width, height)) @ matrix[:, :2].T + matrix[:, 2]
+                half = scale * max(box.width * width, box.height * height) / 2
+                face = Face(
+                    box=np.concatenate([placed[0] - half, placed[0] + half]).astype(np.float32),
+                    score=float(min(1.0, detection.score[0])),
+                    landmarks=placed[1:].astype(np.float32),
+                )
+                proposals.append(_Proposal(face, model))
         return proposals
 
     def _confirm(self, pixels: UInt8Array, proposals: list[_Proposal], *, belief: _Belief = "usual") -> list[Face]:
@@ -245,6 +240,45 @@ class MediaPipeDetector:
         cos, sin = math.cos(roll), math.sin(roll)
         placed: FloatArray = (points @ np.array([[cos, sin], [-sin, cos]]) + center).astype(np.float32)
         return placed
+
+
+def _whole(pixels: UInt8Array) -> list[_View]:
+    view = _shrink(pixels, longest=_DETECTOR_SIDE_PX)
+    matrix = np.diag([pixels.shape[1] / view.shape[1], pixels.shape[0] / view.shape[0], 0.0])[:2]
+    return [_View(view, matrix, "far"), _View(view, matrix, "near")]
+
+
+def _tiles(pixels: UInt8Array, sides: list[float]) -> list[_View]:
+    """Return overlapping tiles of each of the ``sides`` (pixels, increasing)."""
+    height, width = pixels.shape[:2]
+    views = []
+    level, size = pixels, _DETECTOR_SIDE_PX
+    for side in sides:
+        level = _shrink(level, longest=max(size, round(max(height, width) * size / side)))
+        down, across = height / level.shape[0], width / level.shape[1]
+        for top in _starts(level.shape[0], size):
+            for left in _starts(level.shape[1], size):
+                matrix = np.array([[across, 0, left * across], [0, down, top * down]])
+                views.append(_View(level[top : top + size, left : left + size], matrix, "far"))
+    return views
+
+
+def _turned(small: UInt8Array, degrees: float, *, scale: float) -> list[_View]:
+    """Return the image turned, with its border extended: a face that fills it has no context else.
+
+    Args:
+        small: The image, shrunk.
+        degrees: Angle.
+        scale: By how much the image is larger than ``small``.
+    """
+    height, width = small.shape[:2]
+    side = max(height, width) * (1 + 2 * _PAD) if degrees % 90 == 0 else math.hypot(height, width)
+    roll, size = math.radians(degrees), _DETECTOR_SIDE_PX
+    view = warp_square(small, center=(width / 2, height / 2), side=side, roll=roll, size=size)
+    cos, sin = math.cos(roll) * side / size, math.sin(roll) * side / size
+    x0, y0 = width / 2 - (cos - sin) * size / 2, height / 2 - (sin + cos) * size / 2
+    matrix = np.array([[cos, -sin, x0], [sin, cos, y0]]) * scale
+    return [_View(view, matrix, "far"), _View(view, matrix, "near")]
 
 
 def _shrink(pixels: UInt8Array, *, longest: int) -> UInt8Array:
