@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any, Literal, NamedTuple
 
 import cv2
@@ -147,10 +148,24 @@ class MediaPipeDetector:
         return self._confirm(pixels, self._propose(views))
 
     def _thorough(self, pixels: UInt8Array) -> list[Face]:
-        whole, tiled = _whole(pixels), _tiles(pixels, _tile_sides(pixels))
-        proposals = self._propose_beside(whole, tiled)
-        faces = self._confirm(pixels, proposals[0])
-        new = [p for p in proposals[1] if all(max(overlap(p.face.box, face.box)) < 0.5 for face in faces)]
+        left: deque[tuple[int, _View]] = deque()
+        tiled: dict[int, list[_Proposal]] = {}
+
+        def look(far: FaceDetection) -> None:
+            with suppress(IndexError):  # none is left
+                while True:
+                    index, view = left.popleft()
+                    tiled[index] = self._propose([view], far=far)
+
+        # A second thread cuts tiles and looks at them, until this one has done with the whole image and helps.
+        cut = self._beside.submit(lambda: left.extend(enumerate(_tiles(pixels, _tile_sides(pixels)))))
+        beside = self._beside.submit(look, self._far_beside)
+        faces = self._confirm(pixels, self._propose(_whole(pixels)))
+        cut.result()
+        look(self._far)
+        beside.result()
+        found = [proposal for index in sorted(tiled) for proposal in tiled[index]]
+        new = [p for p in found if all(max(overlap(p.face.box, face.box)) < 0.5 for face in faces)]
         faces += self._confirm(pixels, new)
         if faces:
             return faces
@@ -162,15 +177,6 @@ class MediaPipeDetector:
                 views = _turned(small, degrees, scale=scale)
                 faces = self._confirm(pixels, self._propose(views), belief=belief)
         return faces
-
-    def _propose_beside(self, whole: list[_View], tiled: list[_View]) -> tuple[list[_Proposal], list[_Proposal]]:
-        """Propose faces on the whole image and its tiles, half of the tiles in a second thread by a second graph."""
-        if not tiled:
-            return self._propose(whole), []
-        half = (len(whole) + len(tiled)) // 2
-        other = self._beside.submit(self._propose, tiled[-half:], far=self._far_beside)
-        first = self._propose(whole)
-        return first, self._propose(tiled[:-half]) + other.result()
 
     def _propose(self, views: list[_View], *, far: FaceDetection | None = None) -> list[_Proposal]:
         """Run BlazeFace on small views of the image.
