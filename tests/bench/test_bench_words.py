@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from vlfer.bench import corrections
+from vlfer.bench.shades import ACTIONS, INTENSITIES, shade_rows
 from vlfer.bench.wording import VotedEmbedding, Wordings, held_out_texts
 from vlfer.cli.bench_words import _unseen
 from vlfer.correct import COUNT_POWER
@@ -150,3 +151,40 @@ def test_mistakes_are_told(run, tmp_path, more, words):
     result = run("bench", "words", "--data", tmp_path / "x.npz", *more)
     assert result.exit_code == 2
     assert words in result.stderr
+
+
+class ShadeBank:
+    """Knows how much of its class every text of `INTENSITIES` means, and of movements only the open mouth."""
+
+    def encode(self, sentences: Sequence[str]) -> Embedding:
+        rows = np.full((len(sentences), SIDE), 0.3, np.float32)
+        for i, sentence in enumerate(sentences):
+            for name, less, more in INTENSITIES:
+                rows[i, VOTE_CLASSES.index(name)] += (sentence == more) - (sentence == less)
+            rows[i, 0] += sentence == "mouth wide open"
+        return Embedding(rows / np.linalg.norm(rows, axis=1, keepdims=True), "made")
+
+
+def test_shades_are_ranked_within_a_class_by_votes_and_by_the_mesh(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = {"validation": made_faces(0, 400), "test": made_faces(1, 400)}
+    bench = Wordings(ShadeBank(), temperature=0.1, parts=parts)
+    shut, wide = ShadeBank().encode(["lips closed", "mouth wide open"]).vectors
+    openings = iter([part.images.vectors @ (wide - shut) for part in parts.values()])
+
+    def meshes(images: np.ndarray) -> np.ndarray:
+        points = np.tile(np.random.default_rng(0).random((478, 2)).astype(np.float32), (len(images), 1, 1))
+        points[:, 14, 1] = points[:, 13, 1] + next(openings)  # the lower lip below the upper
+        return points
+
+    monkeypatch.setattr("vlfer.training.geometry.mesh_of_crops", meshes)
+    rows = shade_rows(bench)
+    assert [row["within"] for row in rows] == [*(name for name, _, _ in INTENSITIES), *["each class"] * len(ACTIONS)]
+    by_votes = [row["Spearman"] for row in rows if row["ruler"] == "share of votes"]
+    assert min(by_votes) > 0.9
+    (mouth,) = (row["Spearman"] for row in rows if row["ruler"] == "mouth open")
+    assert mouth > 0.9
+
+
+def test_shades_without_a_mesh_are_ranked_by_votes_alone() -> None:
+    bench = Wordings(ShadeBank(), temperature=0.1, parts={"validation": made_faces(0), "test": made_faces(1)})
+    assert {row["ruler"] for row in shade_rows(bench)} == {"share of votes"}  # noise shows no face

@@ -20,6 +20,7 @@ PARTS: dict[str, str] = {
     "mixtures": "Mixtures against split votes (AUC)",
     "languages": "Class names in other languages",
     "classes": "Each class by its words",
+    "shades": "More and less of one expression, ranked within a class",
     "bias": "What labels get from faces in general, taken off",
     "temperature": "Temperature by number of labels",
     "abstention": "Abstention",
@@ -63,6 +64,7 @@ def bench_words(
                 why=f"Compared are sets of {', '.join(VOTE_CLASSES)}, in this order.",
             )
     from vlfer.bench import corrections
+    from vlfer.bench.shades import shade_rows
     from vlfer.bench.why import relevance_rows
     from vlfer.bench.wording import Wordings, load_held_out
     from vlfer.calibration import default_temperature
@@ -85,6 +87,7 @@ def bench_words(
         "mixtures": bench.mixtures,
         "languages": bench.languages,
         "classes": bench.classes,
+        "shades": lambda: shade_rows(bench),
         "bias": lambda: corrections.bias_rows(bench),
         "temperature": lambda: corrections.temperature_rows(bench),
         "abstention": lambda: corrections.abstention_rows(bench),
