@@ -43,6 +43,8 @@ _FOLLOW_CROP = 1.8
 _TILE_PER_FACE = 13.0
 # Tiles overlap by nearly two such faces; larger ones lie within a tile of the next scale.
 _TILE_STEP = 0.85
+# By how much tiles may differ from that, to be scaled by a whole number.
+_NEARLY = 0.05
 _MIN_FACE_PX = 40.0
 _MIN_FACE_SHARE = 0.014
 _TURNS_DEG = (90, -90, 180, 45, -45)
@@ -260,7 +262,7 @@ def _tiles(pixels: UInt8Array, sides: list[float]) -> list[_View]:
     views = []
     level, size = pixels, _DETECTOR_SIDE_PX
     for side in sides:
-        level = _shrink(level, longest=max(size, round(max(height, width) * size / side)))
+        level = _shrink(level, longest=max(size, _even(max(level.shape[:2]), max(height, width) * size / side)))
         down, across = height / level.shape[0], width / level.shape[1]
         for top in _starts(level.shape[0], size):
             for left in _starts(level.shape[1], size):
@@ -295,6 +297,12 @@ def _shrink(pixels: UInt8Array, *, longest: int) -> UInt8Array:
         return pixels
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def _even(full: int, wanted: float) -> int:
+    """Return the length that ``wanted`` is near to and ``full`` is a multiple of: averaging whole pixels is quick."""
+    even = full / max(1, round(full / wanted))
+    return round(even if abs(even / wanted - 1) < _NEARLY else wanted)
 
 
 def _starts(length: int, side: int) -> list[int]:
