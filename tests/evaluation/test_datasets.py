@@ -160,6 +160,30 @@ def test_expw_rows_carry_boxes(fake, tmp_path):
     assert manifest.rows[1].box == (32.0, 2.0, 58.0, 28.0)
 
 
+@pytest.mark.parametrize(
+    ("name", "maker", "file"),
+    [
+        ("affectnet8", "affectnet_csv", "validation.csv"),
+        ("fer2013", "fer2013", "fer2013.csv"),
+        ("ferplus", "ferplus", "fer2013new.csv"),
+    ],
+)
+def test_a_list_that_is_no_text_is_told(fake, tmp_path, name, maker, file):
+    """A spreadsheet program saves CSV as UTF-16; and a copy may be damaged."""
+    root = getattr(fake, maker)(tmp_path)
+    (root / file).write_bytes((root / file).read_text().encode("utf-16"))
+    with pytest.raises(DataError, match=f"{file}.* cannot be read.*UTF-8"):
+        load_dataset(name, root)
+
+
+@pytest.mark.parametrize("content", [b"", b"3", b"\x93NUMPY"])
+def test_an_affectnet_annotation_that_is_broken_is_told(fake, tmp_path, content):
+    root = fake.affectnet(tmp_path)
+    (root / "val_set" / "annotations" / "3_exp.npy").write_bytes(content)
+    with pytest.raises(DataError, match=r"3_exp.npy' is broken"):
+        load_dataset("affectnet8", root)
+
+
 def test_names_are_forgiving_and_unknown_ones_are_told():
     assert find_dataset("RAF-DB compound").name == "rafdb-compound"
     assert find_dataset("CAER_S").name == "caer-s"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TextIO
 
 from vlfer.errors import DataError
 from vlfer.evaluation.manifest import Manifest, Row
@@ -99,6 +101,20 @@ def read_lines(file: Path, *, encoding: str = "utf-8-sig") -> list[tuple[int, st
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"The list {str(file)!r} cannot be read as {encoding}: {error}.") from None
     return [(n, line.strip()) for n, line in enumerate(text.splitlines(), start=1) if line.strip()]
+
+
+@contextmanager
+def open_table(file: Path) -> Iterator[TextIO]:
+    """Open a CSV list, to be read row by row: some are too large to be held.
+
+    Raises:
+        DataError: If what is read of it is no UTF-8, or no table.
+    """
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            yield stream
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"The list {str(file)!r} cannot be read: {error}.", fix="save it as CSV in UTF-8") from None
 
 
 def bad_line(file: Path, number: int, line: str, *, expected: str) -> DataError:

@@ -13,6 +13,7 @@ from vlfer.evaluation.datasets.base import (
     by_id,
     find_any,
     find_one,
+    open_table,
     split_folders,
     wrong_root,
 )
@@ -66,7 +67,7 @@ def read_ferplus(root: Path) -> Manifest:
         raise wrong_root(root, looked_for=("fer2013.csv", "FER2013{Train,Valid,Test}/"), dataset="FERPlus")
     rows: list[Row] = []
     dropped = 0
-    with file.open(newline="", encoding="utf-8-sig") as stream:
+    with open_table(file) as stream:
         reader = csv.reader(stream)
         header = [cell.strip().casefold() for cell in next(reader, [])]
         if header[2 : 2 + len(FERPLUS_CLASSES)] != list(FERPLUS_CLASSES):
@@ -111,7 +112,7 @@ def majority(votes: Sequence[int]) -> str | None:
 
 def _table_columns(file: Path) -> list[tuple[int, str, str]]:
     """Return line number, emotion and usage of each row of a pixel table, whose pixel cell is not parsed here."""
-    with file.open(newline="", encoding="utf-8-sig") as stream:
+    with open_table(file) as stream:
         reader = csv.reader(stream)
         header = [cell.strip().casefold() for cell in next(reader, [])]
         if not {"emotion", "pixels", "usage"} <= set(header):

@@ -16,6 +16,7 @@ from vlfer.evaluation.datasets.base import (
     by_id,
     find_any,
     find_one,
+    open_table,
     read_lines,
     split_folders,
     wrong_root,
@@ -133,8 +134,14 @@ def _affectnet_npy(root: Path) -> Iterator[tuple[Path, str, int]]:
             stem = file.stem.removesuffix("_exp")
             try:
                 label = int(np.load(file, allow_pickle=False).item())
-            except (OSError, ValueError) as error:
+            except OSError as error:
                 raise DataError(f"The annotation {str(file)!r} cannot be read: {error}.") from None
+            except (EOFError, ValueError):
+                raise DataError(
+                    f"The annotation {str(file)!r} is broken.",
+                    why="Expected one number as NumPy saves it.",
+                    fix="copy it again",
+                ) from None
             yield folder / "images" / f"{stem}.jpg", split, label
 
 
@@ -147,7 +154,7 @@ def _affectnet_csv(root: Path) -> Iterator[tuple[Path, str, int]]:
             continue
         if images is None:
             raise wrong_root(root, looked_for=("Manually_Annotated_Images",), dataset="AffectNet")
-        with file.open(newline="", encoding="utf-8-sig") as stream:
+        with open_table(file) as stream:
             reader = csv.DictReader(stream)
             if not {"subDirectory_filePath", "expression"} <= set(reader.fieldnames or ()):
                 raise DataError(
