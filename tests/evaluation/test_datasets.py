@@ -224,6 +224,39 @@ def test_missing_fold_lists_are_told(fake, tmp_path):
     assert "fold 2" in load_dataset("mafw", root).notes[-1]
 
 
+@pytest.mark.parametrize(
+    ("name", "maker", "part", "tested"),
+    [
+        ("afew", "afew", "Val_AFEW", "val"),
+        ("caer", "caer", "test", "test"),
+        ("caer-s", "caer_s", "CAER-S/test", "test"),
+        ("sfew", "sfew", "Val", "val"),
+    ],
+)
+def test_a_missing_test_part_is_told(fake, tmp_path, name, maker, part, tested):
+    """Figures over the training part look like those of the paper, and are not."""
+    root = getattr(fake, maker)(tmp_path)
+    assert load_dataset(name, root).notes == ()
+    (root / part).rename(tmp_path / "elsewhere")
+    assert f"no part '{tested}', only train" in load_dataset(name, root).notes[-1]
+
+
+def test_a_missing_test_part_of_images_is_told(fake, tmp_path):
+    root = fake.rafdb(tmp_path / "r")
+    file = root / "basic" / "EmoLabel" / "list_patition_label.txt"
+    file.write_text("".join(line for line in file.open() if line.startswith("train")))
+    assert "no part 'test'" in load_dataset("rafdb", root).notes[-1]
+    root = fake.affectnet(tmp_path / "a")
+    (root / "val_set").rename(root / "train_set")
+    assert "no part 'val'" in load_dataset("affectnet7", root).notes[-1]
+    root = fake.class_folders(tmp_path / "n", ("train",), names=[str(i) for i in range(1, 8)])
+    assert "no part 'test'" in load_dataset("rafdb", root).notes[-1]
+    assert "no part 'val'" in load_dataset("affectnet8", root).notes[-1]
+    root = fake.ferplus(tmp_path / "f", images="folders")
+    (root / "FER2013Test").rename(tmp_path / "elsewhere")
+    assert "no part 'test'" in load_dataset("ferplus", root).notes[-1]
+
+
 def test_mafw_lists_with_folders_before_the_file(fake, tmp_path):
     root = fake.mafw(tmp_path)
     file = root / "Train & Test Set" / "single" / "no_caption" / "set_1" / "test.txt"

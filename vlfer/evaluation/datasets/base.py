@@ -165,6 +165,14 @@ def missing_folds(found: Iterable[str], *, expected: int) -> tuple[str, ...]:
     return (f"the lists of fold {', '.join(lacking)} are missing: figures are over the others",) if lacking else ()
 
 
+def missing_part(rows: Iterable[Row], *, tested: str) -> tuple[str, ...]:
+    """Return a note where the official part that papers test on is not there: other rows would be tested."""
+    found = sorted({row.split for row in rows})
+    if tested in found:
+        return ()
+    return (f"there is no part {tested!r}, only {', '.join(found)}: figures are not those of the papers' protocol",)
+
+
 def split_folders(
     root: Path,
     splits: Mapping[str, Sequence[str]],
@@ -177,7 +185,8 @@ def split_folders(
 
     Args:
         root: The data set.
-        splits: Name of the split to the folder names it goes by, in order of preference; "a/b" is b within a.
+        splits: Name of the split to the folder names it goes by, in order of preference; "a/b" is b within a. The
+            last one is the part that papers test on.
         dataset: Name, for errors.
         suffixes: Of the media.
         subject_of: File stem to subject.
@@ -193,4 +202,4 @@ def split_folders(
             rows += class_folder_rows(folder, suffixes=suffixes, split=split, subject_of=subject_of)
     if not rows:
         raise wrong_root(root, looked_for=looked_for, dataset=dataset)
-    return Manifest(tuple(rows), name=dataset, origin=str(root))
+    return Manifest(tuple(rows), name=dataset, origin=str(root), notes=missing_part(rows, tested=list(splits)[-1]))

@@ -13,6 +13,7 @@ from vlfer.evaluation.datasets.base import (
     by_id,
     find_any,
     find_one,
+    missing_part,
     open_table,
     split_folders,
     wrong_root,
@@ -91,7 +92,7 @@ def read_ferplus(root: Path) -> Manifest:
     if not rows:
         raise DataError(f"No picture of {str(file)!r} has a majority.", why=f"{dropped} rows were read.")
     note = f"{dropped} pictures without a majority or without an image left out"
-    return Manifest(tuple(rows), name="FERPlus", origin=str(root), notes=(note,))
+    return Manifest(tuple(rows), name="FERPlus", origin=str(root), notes=(note, *missing_part(rows, tested="test")))
 
 
 def majority(votes: Sequence[int]) -> str | None:

@@ -16,6 +16,7 @@ from vlfer.evaluation.datasets.base import (
     by_id,
     find_any,
     find_one,
+    missing_part,
     open_table,
     read_lines,
     split_folders,
@@ -45,7 +46,7 @@ def read_rafdb(root: Path, *, kind: Literal["basic", "compound"]) -> Manifest:
     file = find_any(root, f"{kind}/{stem}", stem, "list_pa*tition_label.txt")
     if file is None:
         return _numbered_folders(
-            root, classes=classes, dataset=dataset, also=f"{kind}/EmoLabel/list_patition_label.txt"
+            root, classes=classes, dataset=dataset, also=f"{kind}/EmoLabel/list_patition_label.txt", tested="test"
         )
     home = file.parent.parent if file.parent.name == "EmoLabel" else root
     images = find_one(home, "Image/aligned", "Image/original", "aligned", "original", dataset=dataset)
@@ -68,10 +69,14 @@ def read_rafdb(root: Path, *, kind: Literal["basic", "compound"]) -> Manifest:
         )
         for name, label in zip(names, labels, strict=True)
     )
-    return Manifest(rows, name=dataset, origin=str(root), notes=(f"{images.name} images",))
+    return Manifest(
+        rows, name=dataset, origin=str(root), notes=(f"{images.name} images", *missing_part(rows, tested="test"))
+    )
 
 
-def _numbered_folders(root: Path, *, classes: Sequence[str], dataset: str, also: str, first: int = 1) -> Manifest:
+def _numbered_folders(
+    root: Path, *, classes: Sequence[str], dataset: str, also: str, tested: str, first: int = 1
+) -> Manifest:
     """Read ``{train,val,test}/<id>/<image>``; ids become names.
 
     Raises:
@@ -94,7 +99,8 @@ def _numbered_folders(root: Path, *, classes: Sequence[str], dataset: str, also:
     rows = tuple(
         Row(str(image.absolute()), label, split=split) for (image, split, _), label in zip(found, labels, strict=True)
     )
-    return Manifest(rows, name=dataset, origin=str(root), notes=("read from numbered class folders",))
+    notes = ("read from numbered class folders", *missing_part(rows, tested=tested))
+    return Manifest(rows, name=dataset, origin=str(root), notes=notes)
 
 
 def read_affectnet(root: Path, *, n_classes: Literal[7, 8]) -> Manifest:
@@ -108,8 +114,9 @@ def read_affectnet(root: Path, *, n_classes: Literal[7, 8]) -> Manifest:
     entries = list(_affectnet_npy(root)) or list(_affectnet_csv(root))
     if not entries:
         whole = _numbered_folders(
-            root, classes=AFFECTNET_CLASSES, dataset=dataset, also="val_set/annotations/<id>_exp.npy", first=0
-        )
+            root, classes=AFFECTNET_CLASSES, dataset=dataset, also="val_set/annotations/<id>_exp.npy", tested="val",
+            first=0,
+        )  # fmt: skip
         kept = tuple(row for row in whole.rows if n_classes == 8 or row.label != "contempt")
         return Manifest(kept, name=dataset, origin=str(root), notes=whole.notes)
     wanted = [(image, split, label) for image, split, label in entries if label not in (8, 9, 10)]
@@ -120,7 +127,8 @@ def read_affectnet(root: Path, *, n_classes: Literal[7, 8]) -> Manifest:
         if n_classes == 8 or name != "contempt"
     )
     left_out = len(entries) - len(rows)
-    return Manifest(rows, name=dataset, origin=str(root), notes=(f"{left_out} images of other classes left out",))
+    notes = (f"{left_out} images of other classes left out", *missing_part(rows, tested="val"))
+    return Manifest(rows, name=dataset, origin=str(root), notes=notes)
 
 
 def _affectnet_npy(root: Path) -> Iterator[tuple[Path, str, int]]:
