@@ -54,6 +54,25 @@ def test_table(compare):
     assert "On the test rows: WAR" in result.stdout
 
 
+def test_failed_rows_are_told_and_end_with_one(compare, tmp_path):
+    (tmp_path / "3.png").unlink()
+    (tmp_path / "4.png").write_text("text")
+    result = compare("--sets", "ferplus8", "--ensembles", "name", "--priors", "0", "--format", "json")
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
+    assert [row["error_type"] for row in report["failed_rows"]] == ["MediaReadError", "ImageReadError"]
+    assert sum(fold["failed"] for fold in report["test"].values()) == 2
+    assert "2 of 24 rows failed" in result.stderr
+    assert "3.png does not exist" in result.stderr
+
+
+def test_notes_are_told(compare, tmp_path):
+    (tmp_path / "m.csv").write_text((tmp_path / "m.csv").read_text() + "0.png,anger,1\n")
+    result = compare("--sets", "ferplus8", "--ensembles", "name", "--priors", "0", "--format", "json")
+    assert "Note: 1 rows repeat" in result.stderr
+    assert "1 rows repeat" in json.loads(result.stdout)["notes"][0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words", "code"),
     [
@@ -62,6 +81,12 @@ def test_table(compare):
         (["--sets", "ferplus8", "--priors", "much"], "--priors 'much'", 2),
         (["--sets", "ferplus8,ferplus8"], "same name", 2),
         (["--sets", ","], "No label set", 2),
+        (["--sets", "ferplus8", "--ensembles", ","], "No ensemble", 2),
+        (["--sets", "ferplus8", "--priors", ","], "No strength", 2),
+        (["--sets", "ferplus8", "--priors", "0,7", "--backbone", "not loaded"], "The prior strength is 7.0", 2),
+        (["--sets", "ferplus8", "--out", __file__ + "/c.json", "--backbone", "not loaded"], "cannot be written", 2),
+        (["--sets", "ferplus8", "--out", ".", "--backbone", "not loaded"], "is a folder", 2),
+        (["--sets", "ferplus8", "--root", ".", "--backbone", "not loaded"], "None of the 24 media", 2),
     ],
 )
 def test_mistakes_are_told(compare, arguments, words, code):

@@ -142,5 +142,5 @@ def test_mistakes(compare, fake, tmp_path):
     manifest = manifest_of(fake, tmp_path, n=6, fold=lambda i: str(i % 2))
     with pytest.raises(ConfigError, match=r"strength is 3\.0"):
         compare(manifest, {"right": (0, 1, 2)}, priors=(3.0,))
-    with pytest.raises(ConfigError, match="no wording"):
+    with pytest.raises(ConfigError, match="No strength"):
         compare(manifest, {"right": (0, 1, 2)}, priors=())

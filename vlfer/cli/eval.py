@@ -8,7 +8,8 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -109,13 +110,33 @@ def evaluate(
 
         write_report(evaluation, out, report=report)
         say(f"Written: {out}")
-    if evaluation.pooled.failed:
-        kinds = ", ".join(f"{kind} {count}" for kind, count in evaluation.failures.items())
-        say(
-            f"{evaluation.pooled.failed} of {evaluation.pooled.n} rows failed and count as errors ({kinds}), the first:"
-        )
-        say(f"  {report['failed_rows'][0]['message']}")
-        raise typer.Exit(SOME_FAILED)
+    tell_failed(report["failed_rows"], n=evaluation.pooled.n)
+
+
+def tell_failed(failed: Sequence[Mapping[str, str]], *, n: int) -> None:
+    """Say how many of ``n`` rows failed, of what, and end with code 1 if any did."""
+    if not failed:
+        return
+    kinds = ", ".join(f"{kind} {count}" for kind, count in Counter(row["error_type"] for row in failed).items())
+    say(f"{len(failed)} of {n} rows failed and count as errors ({kinds}), the first:")
+    say(f"  {failed[0]['message']}")
+    raise typer.Exit(SOME_FAILED)
+
+
+def claim_file(file: Path, *, option: str) -> None:
+    """Make the folder of a file to be written before the work, not after.
+
+    Raises:
+        ConfigError: If it cannot be made or written, or the file is a folder.
+    """
+    if file.is_dir():
+        raise ConfigError(f"{option} {str(file)!r} is a folder.", fix=f"{option} {file / 'FILE'}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{option} {str(file)!r} cannot be written: {error}.", fix="another folder") from error
 
 
 def claim_folder(folder: Path) -> None:

@@ -72,8 +72,11 @@ def compare(
 
     Rows for choosing are the training part of each fold, else the official training split, else half of the subjects
     or files. Once embeddings are stored no pixel is touched: other words take seconds. Failed rows count as errors.
+
+    Exit codes: 0 done, 1 some rows failed, 2 usage, 3 environment, 130 interrupted.
     """
-    from vlfer.cli.eval import resolve_options
+    from vlfer.cli.eval import claim_file, resolve_options, tell_failed
+    from vlfer.evaluation.compare import check_priors
 
     config = resolve_options(
         dataset=name, root=None if root is None else str(root), manifest=None if manifest is None else str(manifest),
@@ -88,18 +91,25 @@ def compare(
             raise ConfigError(
                 f"The ensemble {kind!r} is unknown.", why=did_you_mean(kind, _ENSEMBLES), fix=", ".join(_ENSEMBLES)
             )
-    comparison, about = _compare(config, names, ensembles=chosen, priors=_numbers(priors), by=by, cache=cache)
+    if not chosen:
+        raise ConfigError("No ensemble is named.", fix=f"--ensembles {','.join(_COMPARED)}")
+    strengths = _numbers(priors)
+    check_priors(strengths)
+    if out is not None:
+        claim_file(out, option="--out")
+    comparison, about = _compare(config, names, ensembles=chosen, priors=strengths, by=by, cache=cache)
     report = {**comparison.as_dict(), **about}
     text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+    if form == "json":
+        typer.echo(text, nl=False)
+    else:
+        _print(comparison)
     if out is not None:
         from vlfer.config import write_atomically
 
         write_atomically(out, text.encode())
         say(f"Written: {out}")
-    if form == "json":
-        typer.echo(text, nl=False)
-    else:
-        _print(comparison)
+    tell_failed(about["failed_rows"], n=about["n"])
 
 
 def _numbers(text: str) -> list[float]:
@@ -121,6 +131,7 @@ def _compare(
     """Encode what is not stored, embed every wording, and compare."""
     from vlfer.cli.eval import load_rows
     from vlfer.evaluation.compare import check_same_classes
+    from vlfer.evaluation.media import check_media
     from vlfer.text.labels import load_label_set
 
     label_sets = [load_label_set(spec) for spec in sets]
@@ -130,16 +141,21 @@ def _compare(
         raise ConfigError(f"Two of the label sets {', '.join(sets)} have the same name.", fix="name them apart")
     rows, _ = load_rows(config.model_copy(update={"labels": sets[0]}))
     check_same_classes(rows, label_sets)
+    check_media(rows)
 
     from vlfer.calibration import default_temperature
     from vlfer.cli.eval import choose_engine, load_tower, open_store, remote, show_progress
     from vlfer.config import cache_dir
     from vlfer.evaluation.compare import Wording, compare_wordings, divide
     from vlfer.evaluation.encode import encode_rows
-    from vlfer.evaluation.run import choose_pool, embed_words
+    from vlfer.evaluation.report import failed_rows
+    from vlfer.evaluation.run import choose_pool, describe_rows, embed_words
     from vlfer.faces.detect import build_detector
     from vlfer.text.bank import TextBank
 
+    say(f"{rows.name}: {describe_rows(rows)}")
+    for remark in rows.remarks:
+        say(f"Note: {remark}")
     build = functools.partial(
         load_tower, config.backbone, adapter=config.adapter, device=config.device, raw_pixels=False
     )
@@ -171,9 +187,11 @@ def _compare(
             pooling=config.pooling, pool=choose_pool(config.frame_pooling, encoder), seed=config.seed,
         )  # fmt: skip
     about = {
-        "dataset": rows.name, "manifest_sha256": rows.sha256, "space": encoder.space,
+        "dataset": rows.name, "n": len(rows), "notes": list(rows.remarks), "manifest_sha256": rows.sha256,
+        "space": encoder.space,
         "labels_sha256": {labels.name: labels.sha256 for labels in label_sets},
         "embeddings": {"from_cache": encoded.from_cache, "encoded": encoded.encoded},
+        "failed_rows": failed_rows(rows.rows, encoded.places),
         "config": config.model_dump(mode="json"),
     }  # fmt: skip
     return comparison, about

@@ -210,6 +210,21 @@ def check_same_classes(manifest: Manifest, label_sets: Sequence[LabelSet]) -> No
             )
 
 
+def check_priors(priors: Sequence[float]) -> None:
+    """Refuse strengths of the prior correction that mean nothing.
+
+    Raises:
+        ConfigError: If there is none, or one is outside 0..2.
+    """
+    if not priors:
+        raise ConfigError("No strength of the prior correction is named.", fix="--priors 0,0.5,1")
+    wrong = [prior for prior in priors if not 0.0 <= prior <= 2.0]
+    if wrong:
+        raise ConfigError(
+            f"The prior strength is {wrong[0]}.", why="0 is none and 1 the full correction.", fix="0 to 2"
+        )
+
+
 def compare_wordings(
     manifest: Manifest,
     places: Sequence[Clip | Failure],
@@ -245,13 +260,9 @@ def compare_wordings(
         ConfigError: If there is nothing to compare, or a strength is outside 0..2.
         DataError: If a label is not in a label set.
     """
-    if not wordings or not priors:
+    if not wordings:
         raise ConfigError("There is no wording to compare.", fix="--sets ferplus8,affectnet8")
-    wrong = [prior for prior in priors if not 0.0 <= prior <= 2.0]
-    if wrong:
-        raise ConfigError(
-            f"The prior strength is {wrong[0]}.", why="0 is none and 1 the full correction.", fix="0 to 2"
-        )
+    check_priors(priors)
     answered = np.array([isinstance(place, Clip) for place in places], dtype=bool)
     directions = _directions(places, store=store, pool=pool)
     on_choice: dict[tuple[int, float], list[Metrics]] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ import numpy as np
 import yaml
 
 from vlfer.config import write_atomically
+from vlfer.evaluation.embed import Clip
 from vlfer.evaluation.encode import Failure
+from vlfer.evaluation.manifest import Row
 from vlfer.evaluation.run import Evaluation
 from vlfer.metrics import FAILED
 
@@ -35,11 +37,6 @@ def report_dict(
         notes: Remarks beside those of the manifest.
     """
     pooled = evaluation.pooled.as_dict()
-    failed_rows = [
-        {"path": row.path, "status": place.status, "error_type": place.error_type, "message": place.message}
-        for row, place in zip(evaluation.plan.manifest.rows, evaluation.encoded.places, strict=True)
-        if isinstance(place, Failure)
-    ]
     return {
         "dataset": evaluation.plan.manifest.name,
         "protocol": evaluation.plan.protocol,
@@ -68,9 +65,18 @@ def report_dict(
         "embeddings": {"from_cache": evaluation.encoded.from_cache, "encoded": evaluation.encoded.encoded},
         "notes": [*evaluation.plan.manifest.remarks, *notes],
         "manifest_sha256": evaluation.plan.manifest.sha256,
-        "failed_rows": failed_rows,
+        "failed_rows": failed_rows(evaluation.plan.manifest.rows, evaluation.encoded.places),
         "provenance": dict(provenance),
     }
+
+
+def failed_rows(rows: Sequence[Row], places: Sequence[Clip | Failure]) -> list[dict[str, str]]:
+    """Return what failed and why, JSON-ready."""
+    return [
+        {"path": row.path, "status": place.status, "error_type": place.error_type, "message": place.message}
+        for row, place in zip(rows, places, strict=True)
+        if isinstance(place, Failure)
+    ]
 
 
 def write_report(evaluation: Evaluation, folder: str | Path, *, report: Mapping[str, Any]) -> list[Path]:
