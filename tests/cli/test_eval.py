@@ -170,7 +170,11 @@ def test_labels_that_are_not_asked_for_are_an_error_with_counts(run, crops):
 def test_datasets_are_listed_and_checked(run, tmp_path):
     names = [row["name"] for row in json.loads(run("datasets", "--format", "json").stdout)]
     assert {"dfew", "mafw", "rafdb", "ferplus"} <= set(names)
-    assert "EmoLabel_DataSplit" in run("datasets").stdout
+    table = "".join(run("datasets").stdout.split())
+    for name, layout in (("dfew", "EmoLabel_DataSplit/test"), ("rafdb", "list_patition_label.txt")):
+        assert name in table
+        assert layout in table
+    assert "\u2026" not in table
     for name in ("happy", "sad"):
         (tmp_path / "d" / name).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / "d" / name / f"{name}.png")
@@ -178,6 +182,9 @@ def test_datasets_are_listed_and_checked(run, tmp_path):
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["labels"] == {"happy": 1, "sad": 1}
     assert len((tmp_path / "m.csv").read_text().splitlines()) == 3
+    refused = run("datasets", "check", "folders", tmp_path / "d", "--manifest", tmp_path / "m.csv" / "m.csv")
+    assert refused.exit_code == 2
+    assert "--manifest" in refused.stderr
     incomplete = run("datasets", "check", "jaffe", tmp_path / "d")
     assert incomplete.exit_code == 2
     assert "KA.AN1.39.tiff" in incomplete.stderr

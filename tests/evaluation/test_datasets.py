@@ -187,6 +187,8 @@ def test_an_affectnet_annotation_that_is_broken_is_told(fake, tmp_path, content)
 def test_names_are_forgiving_and_unknown_ones_are_told():
     assert find_dataset("RAF-DB compound").name == "rafdb-compound"
     assert find_dataset("CAER_S").name == "caer-s"
+    assert find_dataset("CK+").name == "ckplus"
+    assert find_dataset("fer+").name == "ferplus"
     with pytest.raises(DataError, match="Did you mean 'dfew'"):
         find_dataset("dfeww")
 

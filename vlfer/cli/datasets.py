@@ -35,7 +35,9 @@ def list_datasets(
 
     from vlfer.cli.output import table_console
 
-    table = Table("name", "data set", "labels", "known by", "protocol", box=None, pad_edge=False)
+    table = Table("name", "data set", "labels", box=None, pad_edge=False)
+    for heading in ("known by", "protocol"):  # a name that is cut off is of no use to somebody who looks for a file
+        table.add_column(heading, overflow="fold")
     for row in DATASETS.values():
         table.add_row(row.name, row.title, row.labels, "\n".join(row.layout), row.protocol)
     console = table_console()
@@ -54,11 +56,14 @@ def check(
 ) -> None:
     """Compare a copy with the published counts and look for missing media.
 
-    Exit codes: 0 complete, 1 something is missing or differs.
+    Exit codes: 0 complete, 1 something is missing or differs, 2 usage, 3 environment.
     """
+    from vlfer.cli.eval import claim_file
     from vlfer.evaluation.datasets import check_dataset
     from vlfer.evaluation.manifest import save_manifest
 
+    if manifest is not None:
+        claim_file(manifest, option="--manifest")
     result = check_dataset(name, root)
     if manifest is not None:
         save_manifest(result.manifest, manifest)

@@ -42,7 +42,7 @@ class Check:
 
 
 def find_dataset(name: str) -> Dataset:
-    """Return a data set by name; case, "-", "_" and spaces make no difference.
+    """Return a data set by name; case, "-", "_" and spaces make no difference, and "+" is "plus".
 
     Raises:
         DataError: If there is none.
@@ -52,7 +52,7 @@ def find_dataset(name: str) -> Dataset:
     if found is None:
         raise DataError(
             f"There is no data set called {name!r}.",
-            why=f"{did_you_mean(name.casefold(), DATASETS)} Known: {', '.join(DATASETS)}, manifest.".strip(),
+            why=f"{did_you_mean(name.casefold(), DATASETS)} Known: {', '.join(DATASETS)}.".strip(),
             fix="vlfer datasets; for your own data: vlfer eval manifest --manifest FILE",
         )
     return found
@@ -93,4 +93,4 @@ def check_dataset(name: str, root: str | Path) -> Check:
 
 
 def _plain(name: str) -> str:
-    return "".join(ch for ch in name.casefold() if ch.isalnum())
+    return "".join(ch for ch in name.casefold().replace("+", "plus") if ch.isalnum())
