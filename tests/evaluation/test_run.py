@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from vlfer.evaluation.embed import EmbeddingStore
 from vlfer.evaluation.manifest import Manifest, Row
 from vlfer.evaluation.media import Recipe, fit_whole, read_crops, read_frames, sample_indices
 from vlfer.evaluation.protocols import plan_test
-from vlfer.evaluation.report import predictions_csv, report_dict, summary_rows, write_report
+from vlfer.evaluation.report import markdown, predictions_csv, report_dict, summary_rows, write_report
 from vlfer.evaluation.run import EvalConfig, embed_words, evaluate
 from vlfer.types import Face, Label, LabelSet
 
@@ -165,6 +166,14 @@ def test_given_boxes_are_cut_out(run, fake, tmp_path):
     assert np.abs(crops.pixels[0, 4, 4].astype(int) - fake.colour(1)).max() < 12
 
 
+@pytest.mark.parametrize("box", [(280.0, 2.0, 300.0, 28.0), (2.0, 30.0, 28.0, 60.0), (-9.0, 2.0, 0.0, 28.0)])
+def test_a_box_beside_the_image_fails_its_row(fake, tmp_path, box):
+    row = replace(load_dataset("expw", fake.expw(tmp_path / "e")).rows[0], box=box)
+    crops = read_crops(row, recipe=Recipe(size=8, faces="whole"), detector=None)
+    assert (crops.status, crops.error_type) == ("error", "DataError")
+    assert "60 x 30 px" in crops.message
+
+
 @pytest.mark.parametrize(
     ("sampling", "n", "expected"),
     [
@@ -221,6 +230,8 @@ def test_report_files(run, fake, tmp_path):
     text = (tmp_path / "out" / "report.md").read_text()
     assert "| 100.00 | 100.00 | 100.00 |" in text
     assert "left out of the means: contempt" in text
+    assert "\n\n\n" not in markdown({**report, "notes": []})
+    assert "Split 'A', fold 'KA' only. 14 rows" in markdown({**report, "protocol": "split 'A', fold 'KA' only"})
     counts = list(csv.reader((tmp_path / "out" / "confusion.csv").open()))
     assert [int(counts[i][i]) for i in range(1, 8)] == [2] * 7
     assert summary_rows(report)[-1] == ["mean of folds", "14", "0", "100.00", "100.00", "100.00"]

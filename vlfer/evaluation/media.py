@@ -229,6 +229,7 @@ def _cut_faces(frames: Frames, *, row: Row, recipe: Recipe, detector: FaceDetect
     note = ""
     for pixels in frames.pixels:
         if row.box is not None:
+            _check_box(row, pixels)
             given = Face(np.array(row.box, dtype=np.float32), 1.0)
             crops.append(crop_face(pixels, given, size=recipe.size, margin=recipe.margin, align=False))
         elif recipe.fit != "face":
@@ -243,6 +244,22 @@ def _cut_faces(frames: Frames, *, row: Row, recipe: Recipe, detector: FaceDetect
     if not crops:
         raise NoFaceError(f"No face in {row.path}.", why=f"{len(frames)} frames were searched.", fix="--faces whole")
     return np.stack(crops), note
+
+
+def _check_box(row: Row, pixels: UInt8Array) -> None:
+    """Refuse a box beside the image: its crop would be the repeated edge, and be given a label like any face.
+
+    Raises:
+        DataError: If box and image share no pixel.
+    """
+    height, width = pixels.shape[:2]
+    x0, y0, x1, y1 = row.box or (0.0, 0.0, float(width), float(height))
+    if x0 >= width or y0 >= height or x1 <= 0 or y1 <= 0:
+        raise DataError(
+            f"The box {x0:g} {y0:g} {x1:g} {y1:g} lies outside {row.path}.",
+            why=f"The image is {width} x {height} px, and a box is x0 y0 x1 y1.",
+            fix="correct the box, or leave it out.",
+        )
 
 
 def _area(face: Face) -> float:

@@ -183,11 +183,11 @@ def confusion_png(evaluation: Evaluation) -> bytes:
 def markdown(report: Mapping[str, Any]) -> str:
     """Return the report for people, in percent."""
     provenance = report["provenance"]
-    ends = report["interval"]
+    ends, done = report["interval"], report["protocol"]
     lines = [
         f"# {report['dataset']}",
         "",
-        f"{report['protocol'].capitalize()}. {report['n']} rows, {report['failed']} failed and counted as errors"
+        f"{done[:1].upper()}{done[1:]}. {report['n']} rows, {report['failed']} failed and counted as errors"
         f" (coverage {_percent(report['coverage'])} %).",
         "",
         "| WAR | UAR | UF1 | AUC | ECE |",
@@ -215,7 +215,8 @@ def markdown(report: Mapping[str, Any]) -> str:
             lines.append(f"| {name} | {f['n']} | {f['failed']} | {figures} |")
     if report["failures"]:
         lines += ["", "Failures: " + ", ".join(f"{kind} {count}" for kind, count in report["failures"].items()) + "."]
-    lines += ["", *(f"- {note}" for note in report["notes"])]
+    if report["notes"]:
+        lines += ["", *(f"- {note}" for note in report["notes"])]
     lines += [
         "",
         f"Backbone {provenance.get('backbone')}, space `{provenance.get('space')}`, labels "
