@@ -150,6 +150,7 @@ def test_csv_and_table_are_data_on_stdout(evaluate, crops):
         (["manifest", "--manifest", "nowhere.csv"], "does not exist", 2),
         (["dfeww", "--root", "."], "Did you mean 'dfew'", 2),
         (["manifest", "--manifest", "x.csv", "--out", __file__], "cannot be written", 2),
+        (["manifest", "--manifest", "x.csv", "--k", "3"], "--protocol subject-kfold", 2),
         (["manifest", "--manifest", "x.csv", "--frames", "0"], "--frames 0", 2),
         (["manifest", "--manifest", "x.csv", "--reproduce", "exp-clp"], "Did you mean 'exp-clip'", 2),
     ],

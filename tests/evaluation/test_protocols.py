@@ -23,7 +23,8 @@ def test_auto_takes_folds_and_the_test_split():
     assert {name: len(part) for name, part in plan.parts.items()} == {"1": 2, "2": 2, "3": 2}
     assert plan_test(manifest, split="all", fold="2").parts.keys() == {"2"}
     assert plan_test(manifest, protocol="all", split="all").aggregate == "pooled"
-    assert len(plan_test(manifest, split="val+test").manifest) == 6
+    both = plan_test(manifest, split="val+test")
+    assert (len(both.manifest), both.protocol) == (6, "split 'test', mean of 3 folds")
     with pytest.raises(DataError, match="no split 'val'"):
         plan_test(manifest, split="val")
     with pytest.raises(DataError, match="no folds"):
@@ -48,6 +49,8 @@ def test_loso_pools_and_needs_every_subject():
     assert (len(plan.parts), plan.aggregate) == (4, "pooled")
     with pytest.raises(DataError, match="12 of 12 rows"):
         plan_test(rows(), protocol="loso")
+    with pytest.raises(DataError, match="Try: another --protocol"):
+        plan_test(rows(subject=lambda i: "s"), protocol="loso")
 
 
 @pytest.mark.parametrize("k", [2, 3, 5])
@@ -60,7 +63,7 @@ def test_subject_folds_are_disjoint_balanced_and_reproducible(k):
     assert len(sizes) == k
     assert max(sizes) - min(sizes) <= 15
     assert folds == by_subject_groups(manifest, k=k, seed=1)
-    with pytest.raises(DataError, match="8 subjects and 9"):
+    with pytest.raises(DataError, match=r"8 subjects and 9.*--k 8"):
         by_subject_groups(manifest, k=9)
 
 

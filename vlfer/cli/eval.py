@@ -183,6 +183,10 @@ def resolve_options(**given: Any) -> EvalConfig:
         raise ConfigError(
             f"The folder of {config.dataset!r} is not named.", fix=f"vlfer eval {config.dataset} --root DIR"
         )
+    if given.get("k") is not None and config.protocol != "subject-kfold":
+        raise ConfigError(
+            f"--k {config.k} was given for the protocol {config.protocol!r}.", fix="--protocol subject-kfold"
+        )
     if config.address is not None and config.engine != "ray":
         raise ConfigError(f"--address {config.address!r} was given for the local engine.", fix="--engine ray")
     return config
@@ -314,7 +318,7 @@ def show_progress() -> Iterator[Progress]:
             if step == "encode" and (done == total or now - last > _SAY_EVERY_S):
                 last = now
                 rate = done / max(now - began, 1e-9)
-                say(f"{done} of {total} rows encoded, {rate:.1f} a second, {(total - done) / rate:.0f} s left")
+                say(f"{done} of {total} rows done, {rate:.1f} a second, {(total - done) / rate:.0f} s left")
 
         yield line
         return

@@ -69,8 +69,7 @@ def plan_test(
     """
     if split == "auto":
         split = next((name for name in _TEST_SPLITS if name in manifest.splits), "all")
-    tested = manifest if split == "all" else _select_splits(manifest, split)
-    words = [] if split == "all" else [f"split {split!r}"]
+    tested, words = (manifest, []) if split == "all" else _select_splits(manifest, split)
     if protocol == "loso":
         tested, words = by_subject(tested), [*words, "leave one subject out, pooled"]
     elif protocol == "subject-kfold":
@@ -144,12 +143,14 @@ def mean_of_folds(figures: Sequence[Metrics]) -> dict[str, float | None]:
     return means
 
 
-def _select_splits(manifest: Manifest, split: str) -> Manifest:
+def _select_splits(manifest: Manifest, split: str) -> tuple[Manifest, list[str]]:
+    """Return the rows of those splits that exist, and in words which these are."""
     wanted = split.split("+")
     found = [name for name in wanted if name in manifest.splits]
     if not found:
-        return manifest.select(split=wanted[0])  # raises, naming the splits there are
-    return replace(manifest, rows=tuple(row for row in manifest.rows if row.split in found))
+        manifest.select(split=wanted[0])  # raises, naming the splits there are
+    rows = tuple(row for row in manifest.rows if row.split in found)
+    return replace(manifest, rows=rows), [f"split {'+'.join(found)!r}"]
 
 
 def _demand_subjects(manifest: Manifest, *, at_least: int) -> None:
@@ -162,5 +163,6 @@ def _demand_subjects(manifest: Manifest, *, at_least: int) -> None:
         )
     if len(manifest.subjects) < at_least:
         raise DataError(
-            f"{manifest.name} has {len(manifest.subjects)} subjects and {at_least} are needed.", fix="fewer folds"
+            f"{manifest.name} has {len(manifest.subjects)} subjects and {at_least} are needed.",
+            fix=f"--k {len(manifest.subjects)}" if len(manifest.subjects) > 1 else "another --protocol",
         )
