@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vlfer.batch import Steps
+from vlfer.memory import keep_freed_memory
 
 Decoders = Literal["threads", "processes"]
 
@@ -128,6 +129,7 @@ _reader: Callable[[Any], Any] | None = None  # of this decoding process
 
 def _start_reading(build_reader: Callable[[], Callable[[Any], Any]]) -> None:
     global _reader
+    keep_freed_memory()
     _reader = build_reader()
 
 

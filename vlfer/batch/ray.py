@@ -22,6 +22,7 @@ from typing import Any, Literal
 from vlfer.batch import Steps
 from vlfer.batch.cluster import connection
 from vlfer.errors import EnvironmentProblem, VlferError
+from vlfer.memory import keep_freed_memory
 
 _TASKS_AN_ACTOR = 2  # one runs, one waits at its door
 _BLOCKS_HELD_AN_ENCODER = 6
@@ -65,6 +66,7 @@ class _Worker:
     """One actor: decodes, encodes, or both; one thread, as its neighbours have the other processors."""
 
     def __init__(self, build_reader: Callable[[], Any], build_tower: Callable[[], Any]) -> None:
+        keep_freed_memory()
         self._build_reader = build_reader
         self._build_tower = build_tower
         self._reader: Any = None

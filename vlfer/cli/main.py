@@ -28,6 +28,7 @@ from vlfer.cli import (
 )
 from vlfer.cli import app as web_app
 from vlfer.cli.exits import ReportingGroup
+from vlfer.memory import keep_freed_memory
 
 app = typer.Typer(
     cls=ReportingGroup,
@@ -84,3 +85,4 @@ def _root(
     ] = False,
 ) -> None:
     """Hold the options of `vlfer` itself; the docstring of the app is its help."""
+    keep_freed_memory()

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from vlfer.errors import DataError, MediaReadError, VideoReadError, VlferError
+from vlfer.memory import keep_freed_memory
 from vlfer.types import UInt8Array
 
 _HEAD = struct.Struct(">II")
@@ -229,6 +230,7 @@ def main() -> None:
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whatever a library prints must not reach the answers
     limit_memory(int(sys.argv[1]))
+    keep_freed_memory()
     decoder = Decoder()
     while True:
         try:
