@@ -166,6 +166,7 @@ class Manifest:
         """
         meaning: dict[str, int] = {}
         unknown: dict[str, int] = {}
+        doubled = ""
         for label, count in self.label_counts.items():
             try:
                 meaning[label] = labels.index(label)
@@ -175,11 +176,14 @@ class Manifest:
                     meaning[label] = same.pop()
                 else:
                     unknown[label] = count
+                if len(same) > 1:
+                    words = " and ".join(repr(labels.names[i]) for i in sorted(same))
+                    doubled += f" {words} mean {label!r} alike."
         if unknown:
             raise DataError(
                 f"{sum(unknown.values())} of {len(self)} rows of {self.name} carry labels that {labels.name!r} lacks: "
                 f"{_counts(unknown)}.",
-                why=f"Found {_counts(self.label_counts)}; {labels.name!r} holds {', '.join(labels.names)}.",
+                why=f"Found {_counts(self.label_counts)}; {labels.name!r} holds {', '.join(labels.names)}.{doubled}",
                 fix="give the label set of this data with --labels, or add the word as an alias.",
             )
         return np.array([meaning[row.label] for row in self.rows], dtype=np.int64)
