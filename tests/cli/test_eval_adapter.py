@@ -120,7 +120,18 @@ def test_a_damaged_adapter_is_refused(evaluate, adapter, tmp_path):
     assert "was changed or damaged" in result.stderr
 
 
-def test_a_temporal_model_that_is_not_there_is_told(evaluate):
+def test_a_temporal_model_that_is_not_there_is_told_before_anything_is_encoded(evaluate):
     result = evaluate("--frame-pooling", "adapter")
     assert result.exit_code == 2
     assert "No temporal adapter" in result.stderr
+    assert "--frame-pooling embeddings" in result.stderr
+    assert "rows done" not in result.stderr
+
+
+def test_a_comparison_of_runs_names_the_adapter(evaluate, run, media, adapter):
+    evaluate("--labels", "anger,fear,happiness", out="plain")
+    evaluate("--labels", "anger,fear,happiness", "--adapter", adapter, out="adapted")
+    given = ("eval-compare", media / "plain", media / "adapted")
+    said = json.loads(run(*given, "--format", "json").stdout)
+    assert (said["a"]["adapter"], said["b"]["adapter"]) == (None, str(adapter))
+    assert run(*given).stdout.split().count("with") == 1

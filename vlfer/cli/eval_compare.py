@@ -53,7 +53,8 @@ def _print(about: dict[str, dict[str, Any]], test: PairedTest, *, level: float) 
 
     console = table_console()
     for name, run in about.items():
-        console.print(f"{name.upper()}: {run['run']} ({run['backbone']}, {run['label_set']})", highlight=False)
+        tower = f"{run['backbone']} with {run['adapter']}" if run["adapter"] else run["backbone"]
+        console.print(f"{name.upper()}: {run['run']} ({tower}, {run['label_set']})", highlight=False, markup=False)
     table = Table("", "A %", "B %", "A - B", f"{100 * level:g} % interval", "p", box=None, pad_edge=False)
     for figure, difference in test.difference.items():
         low, high = test.interval[figure]

@@ -51,8 +51,11 @@ class Run:
         """Return what tells this run from another one, JSON-ready."""
         made = self.report.get("provenance", {})
         names = ("backbone", "space", "label_set", "labels_sha256")
+        adapter = made.get("config", {}).get("adapter")
         figures = {name: self.report[name] for name in ("war", "uar", "uf1", "n", "failed")}
-        return {"run": str(self.folder), "dataset": self.report["dataset"], **figures} | {k: made.get(k) for k in names}
+        return {"run": str(self.folder), "dataset": self.report["dataset"], **figures, "adapter": adapter} | {
+            k: made.get(k) for k in names
+        }
 
 
 def load_run(folder: str | Path) -> Run:

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from vlfer.cells import Pool
-from vlfer.errors import PromptError
+from vlfer.errors import ConfigError, PromptError
 from vlfer.evaluation.embed import Clip, EmbeddingStore
 from vlfer.evaluation.encode import Encoded, Engine, Failure, ImageEncoder, Progress, encode_rows
 from vlfer.evaluation.manifest import Manifest
@@ -178,10 +178,12 @@ def evaluate(
 
     Raises:
         DataError: If a row's label is not among ``labels``.
+        ConfigError: If the temporal model of an adapter is wanted and there is none.
         EnvironmentProblem: If the store cannot be written.
     """
     began = time.monotonic()
     truth = plan.manifest.label_indices(labels)  # before hours of encoding, not after
+    pool = choose_pool(config.frame_pooling, encoder)
     encoded = encode_rows(
         plan.manifest.rows, encoder=encoder, recipe=recipe, store=store, build_detector=build_detector,
         build_encoder=build_encoder, engine=engine, batch_size=config.batch_size, progress=progress,
@@ -190,7 +192,7 @@ def evaluate(
     probability = score_clips(
         encoded.places, store=store, space=encoder.space, labels=labels, words=words, temperature=temperature,
         average_probabilities=config.frame_pooling == "probabilities", pooling=config.pooling,
-        pool=choose_pool(config.frame_pooling, encoder),
+        pool=pool,
     )  # fmt: skip
     answered = np.array([isinstance(place, Clip) for place in encoded.places], dtype=bool)
     prediction = np.where(answered, probability.argmax(axis=1), FAILED).astype(np.int64)
@@ -298,6 +300,12 @@ def choose_pool(name: FramePooling, encoder: ImageEncoder) -> Pool | None:
     """
     if name in ("embeddings", "probabilities") or (name == "auto" and getattr(encoder, "temporal", None) is None):
         return None
+    if name == "adapter" and getattr(encoder, "temporal", None) is None:
+        raise ConfigError(
+            "--frame-pooling adapter was asked for.",
+            why="No temporal adapter is loaded.",
+            fix="--adapter FOLDER, or --frame-pooling embeddings",
+        )
     from vlfer.clips import build_pool
 
     return build_pool("adapter" if name == "auto" else name, cast("Encoder", encoder))
