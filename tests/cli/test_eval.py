@@ -200,3 +200,13 @@ def test_help_of_eval_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
     assert "WAR is accuracy" in " ".join(done.stdout.split())
+
+
+def test_the_report_is_written_when_the_reader_of_stdout_leaves(evaluate, crops, tmp_path, monkeypatch):
+    def leave(*_, **__):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("vlfer.cli.eval._print", leave)
+    given = ("manifest", "--manifest", crops / "manifest.csv", "--labels", "ferplus8", "--faces", "whole")
+    evaluate(*given, "--out", tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "report.json").read_text())["n"] == 12

@@ -94,3 +94,12 @@ def test_mistakes_are_told(compare, arguments, words, code):
     assert words in result.stderr
     assert result.exit_code == code
     assert result.stdout == ""
+
+
+def test_the_file_is_written_when_the_reader_of_stdout_leaves(compare, tmp_path, monkeypatch):
+    def leave(*_, **__):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("vlfer.cli.prompts._print", leave)
+    compare("--sets", "ferplus8", "--ensembles", "name", "--priors", "0", "--out", tmp_path / "c.json")
+    assert json.loads((tmp_path / "c.json").read_text())["n"] == 24

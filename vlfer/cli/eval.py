@@ -104,12 +104,14 @@ def evaluate(
     if out is not None:
         claim_folder(out)
     evaluation, report = _measure(config, cache=cache)
-    _print(report, form=form)  # first, so that a disk that is full by now does not take the figures along
-    if out is not None:
-        from vlfer.evaluation.report import write_report
+    try:  # neither a disk that is full by now nor a reader that left (| head) takes the figures along
+        _print(report, form=form)
+    finally:
+        if out is not None:
+            from vlfer.evaluation.report import write_report
 
-        write_report(evaluation, out, report=report)
-        say(f"Written: {out}")
+            write_report(evaluation, out, report=report)
+            say(f"Written: {out}")
     tell_failed(report["failed_rows"], n=evaluation.pooled.n)
 
 

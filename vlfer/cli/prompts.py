@@ -100,15 +100,17 @@ def compare(
     comparison, about = _compare(config, names, ensembles=chosen, priors=strengths, by=by, cache=cache)
     report = {**comparison.as_dict(), **about}
     text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-    if form == "json":
-        typer.echo(text, nl=False)
-    else:
-        _print(comparison)
-    if out is not None:
-        from vlfer.config import write_atomically
+    try:  # neither a disk that is full by now nor a reader that left (| head) takes the figures along
+        if form == "json":
+            typer.echo(text, nl=False)
+        else:
+            _print(comparison)
+    finally:
+        if out is not None:
+            from vlfer.config import write_atomically
 
-        write_atomically(out, text.encode())
-        say(f"Written: {out}")
+            write_atomically(out, text.encode())
+            say(f"Written: {out}")
     tell_failed(about["failed_rows"], n=about["n"])
 
 
