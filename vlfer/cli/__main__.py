@@ -1,6 +1,6 @@
 """`python -m vlfer.cli` is `vlfer`."""
 
-from vlfer.cli.main import app
+from vlfer.cli.main import main
 
 if __name__ == "__main__":
-    app(prog_name="vlfer")
+    main()

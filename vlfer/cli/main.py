@@ -85,4 +85,9 @@ def _root(
     ] = False,
 ) -> None:
     """Hold the options of `vlfer` itself; the docstring of the app is its help."""
+
+
+def main() -> None:
+    """Run `vlfer` as the program of this process."""
     keep_freed_memory()
+    app(prog_name="vlfer")
