@@ -140,6 +140,12 @@ class Page:
         field.send_keys(Keys.CONTROL, "a")
         field.send_keys(text)
 
+    def press(self, key: str) -> None:
+        """Press a key as the keyboard does: it goes to whatever has the focus, seen or not."""
+        from selenium.webdriver import ActionChains
+
+        ActionChains(self.driver).send_keys(key).perform()
+
     def upload(self, css: str, path: Path) -> None:
         self.wait(lambda: self.all(css), what=css)[0].send_keys(str(path))
 

@@ -206,15 +206,16 @@ def test_keyboard_alone_gets_an_answer(page: Page) -> None:
 
     page.open(agree=False)
     page.wait(lambda: page.js("return document.querySelector('.vl-notice').open"))
-    active = "return document.activeElement"
-    page.js(active).send_keys(Keys.ENTER)  # the notice has the focus
-    assert not page.js("return document.querySelector('.vl-notice').open")
-    for _ in range(40):
-        if page.js("return document.activeElement.id") == "vl-photo-example":
+    page.press(Keys.ENTER)  # the notice has the focus
+    page.wait(lambda: not page.js("return document.querySelector('.vl-notice').open"), what="the notice closed")
+    focus = "return document.activeElement.id"
+    page.see("#vl-photo-example")
+    for _ in range(60):
+        if page.js(focus) == "vl-photo-example":
             break
-        page.js(active).send_keys(Keys.TAB)
-    assert page.js("return document.activeElement.id") == "vl-photo-example"
-    page.js(active).send_keys(Keys.ENTER)
+        page.press(Keys.TAB)
+    assert page.js(focus) == "vl-photo-example"
+    page.press(Keys.ENTER)
     page.see(".vl-photo")
 
 
