@@ -175,7 +175,7 @@ class MicroRecognizer:
         return np.stack([warp_to_reference(frame, transform, side=_APEX_SIDE_PX) for frame in pixels])
 
     def _face(self, pixels: UInt8Array, what: str) -> tuple[Face, str]:
-        faces = self.detector.detect(pixels, effort="fast")
+        faces = self.detector.detect(pixels, effort="large")
         if not faces:
             raise NoFaceError(f"No face was found in the {what}.", why="Motion is measured between two faces.")
         note = f"{len(faces)} faces in the {what}: the largest was taken" if len(faces) > 1 else ""
@@ -367,7 +367,7 @@ def steady_faces(
         for pixels, time_s in zip(chunk.pixels, chunk.times_s.tolist(), strict=True):
             if time_s - checked >= recheck_s:
                 checked = time_s
-                faces = detector.detect(pixels, effort="fast")
+                faces = detector.detect(pixels, effort="large")
                 new = reference_transform(_mesh_of(faces[0]), side=side) if faces else None
                 if new is None or transform is None or _apart(transform, new, _mesh_of(faces[0]), side) > _LEFT_PLACE:
                     transform, stretch = new, stretch + 1

@@ -25,7 +25,7 @@ def hits(faces: list[Face], where: np.ndarray, size: float) -> list[Face]:
     return [face for face in faces if np.abs((face.box[:2] + face.box[2:]) / 2 - where).max() < 0.35 * size]
 
 
-@pytest.mark.parametrize("effort", ["fast", "thorough", "lenient"])
+@pytest.mark.parametrize("effort", ["large", "fast", "thorough", "lenient"])
 def test_one_portrait_one_face(detector, portrait: np.ndarray, effort: str) -> None:
     [face] = detector.detect(portrait, effort=effort)
     assert hits([face], FACE_AT, FACE_PX)
@@ -37,7 +37,7 @@ def test_one_portrait_one_face(detector, portrait: np.ndarray, effort: str) -> N
     assert len(detector.detect(grey, effort=effort)) == 1
 
 
-@pytest.mark.parametrize("effort", ["fast", "thorough"])
+@pytest.mark.parametrize("effort", ["large", "fast", "thorough"])
 @pytest.mark.parametrize(
     "name", ["chelsea", "coffee", "page", "text", "clock", "brick", "grass", "gravel", "moon", "rocket", "horse"]
 )
@@ -105,7 +105,7 @@ def test_a_face_that_fills_the_image(detector, portrait: np.ndarray, size: int) 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 300), (300, 2), (16, 16), (700, 40)])
 def test_odd_shapes_hold_no_face(detector, shape: tuple[int, int]) -> None:
-    for effort in ("fast", "thorough", "lenient"):
+    for effort in ("large", "fast", "thorough", "lenient"):
         assert detector.detect(np.full((*shape, 3), 128, np.uint8), effort=effort) == []
 
 

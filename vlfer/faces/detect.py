@@ -13,9 +13,10 @@ from vlfer.errors import ConfigError, EnvironmentProblem, ShapeError, did_you_me
 from vlfer.faces.quiet import quiet_native_logs
 from vlfer.types import Face, FloatArray, UInt8Array
 
-Effort = Literal["fast", "thorough", "lenient"]
-"""How hard to look: "fast" for the frames of a video, "thorough" for a single image, "lenient" for an image that is
-known to be cut around one face, where weaker evidence is enough."""
+Effort = Literal["large", "fast", "thorough", "lenient"]
+"""How hard to look: "fast" for the frames of a video, "large" for recordings of one face where smaller ones beside it
+do not matter, "thorough" for a single image, "lenient" for an image that is known to be cut around one face, where
+weaker evidence is enough."""
 
 DetectorName = Literal["mediapipe", "yunet"]
 

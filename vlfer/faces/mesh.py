@@ -97,10 +97,10 @@ class MediaPipeDetector:
     def detect(self, pixels: UInt8Array, *, effort: Effort = "thorough") -> list[Face]:
         """Find the faces of one image; see `FaceDetector.detect`.
 
-        "fast" looks at the whole image and at two or three tiles of it, so that a face of 4 % of the longer side is
-        found. "thorough" looks at tiles of every
-        scale, so that a face of 1.4 % of the longer side is found, and if there is none at the image with its border
-        extended, then at the image turned. "lenient" takes an image that is known to be cut around one face and
+        "large" looks at the whole image and, only if that shows no face, as "fast" does: at two or three tiles as
+        well, so that a face of 4 % of the longer side is found. "thorough" looks at tiles of every scale, so that a
+        face of 1.4 % of the longer side is found, and if there is none at the image with its border extended, then at
+        the image turned. "lenient" takes an image that is known to be cut around one face and
         believes weaker evidence.
         """
         check_image(pixels)
@@ -110,8 +110,11 @@ class MediaPipeDetector:
                 small = _shrink(pixels, longest=2 * _DETECTOR_SIDE_PX)
                 views = _whole(pixels) + _turned(small, 0, scale=pixels.shape[1] / small.shape[1])
                 faces = self._confirm(pixels, self._propose(views), belief="lenient")
+            elif effort == "thorough":
+                faces = self._thorough(pixels)
             else:
-                faces = self._fast(pixels) if effort == "fast" else self._thorough(pixels)
+                faces = self._confirm(pixels, self._propose(_whole(pixels))) if effort == "large" else []
+                faces = faces or self._fast(pixels)
             self._warm = self._warm or bool(faces)
         return largest_first(suppress_overlaps(faces), limit=self._max_faces)
 
