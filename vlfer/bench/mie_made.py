@@ -19,8 +19,9 @@ from vlfer.training.mie_videos import FaceVideos
 from vlfer.types import UInt8Array
 from vlfer.video.read import load_image
 
-# Faces this small were shrunk, which averages out most of a sensor's noise; drift is a share of the side.
-_DRIFT, _NOISE = 0.004, 0.3
+# Faces this small were shrunk, which averages out most of a sensor's noise, and registered, which takes out most of the
+# head's motion; drift is a share of the side.
+_DRIFT, _NOISE = 0.001, 0.2
 CLASSES = tuple("+".join(units) for units in EXPRESSION_UNITS)
 _LIDS = (Push(0.26, 0.30, 0.0, 1.0, 0.035), Push(0.74, 0.30, 0.0, 1.0, 0.035))
 
@@ -114,7 +115,7 @@ def made_pairs(faces: Sequence[UInt8Array], *, per_class: int, seed: int) -> Fac
         push = units_field(EXPRESSION_UNITS[label], side=side, amplitude_px=float(rng.uniform(0.01, 0.02)) * side)
         if rng.random() < 0.3:
             push = push + field(_LIDS, side=side, amplitude_px=float(rng.uniform(0, 0.04)) * side)
-        apex = warp(onset, push + (rng.normal(0, 0.002, 2) * side).astype(np.float32))
+        apex = warp(onset, push + (rng.normal(0, _DRIFT, 2) * side).astype(np.float32))
         pairs.append([_noisy(frame, rng) for frame in (onset, apex)])
         labels.append(label)
     n = len(labels)
@@ -125,4 +126,4 @@ def made_pairs(faces: Sequence[UInt8Array], *, per_class: int, seed: int) -> Fac
 
 
 def _noisy(frame: UInt8Array, rng: np.random.Generator) -> UInt8Array:
-    return np.clip(frame + rng.normal(0, _NOISE, frame.shape), 0, 255).astype(np.uint8)
+    return np.clip(np.rint(frame + rng.normal(0, _NOISE, frame.shape)), 0, 255).astype(np.uint8)

@@ -27,8 +27,8 @@ def bench_mie(
     faces: Annotated[
         list[Path] | None, typer.Option(help="few-labels: pictures of faces, the last for testing. [the portrait]")
     ] = None,
-    epochs: Annotated[int, typer.Option(help="few-labels: of pre-training.", min=1)] = 80,
-    shots: Annotated[str, typer.Option(help="few-labels: labelled pairs a class.")] = "4,8",
+    epochs: Annotated[int, typer.Option(help="few-labels: of pre-training.", min=1)] = 120,
+    shots: Annotated[str, typer.Option(help="few-labels: labelled pairs a class.")] = "2,4,8",
     seeds: Annotated[int, typer.Option(help="few-labels: draws of the labelled pairs.", min=1)] = 5,
     run: Annotated[Path | None, typer.Option(help="few-labels: keep pre-training here and go on with it.")] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the numbers to this JSON file.")] = None,

@@ -109,7 +109,7 @@ def render_video(
             if level:
                 shift += np.float32(level) * pushed
         moved = warp(face, shift)
-        yield time_s, np.clip(moved + rng.normal(0, noise, moved.shape), 0, 255).astype(np.uint8)
+        yield time_s, np.clip(np.rint(moved + rng.normal(0, noise, moved.shape)), 0, 255).astype(np.uint8)
 
 
 def _full_field(event: Event, side: int) -> FloatArray:
