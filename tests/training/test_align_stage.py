@@ -81,3 +81,31 @@ def test_a_class_without_any_vote_is_found_by_its_geometry() -> None:
 
     assert recall(0.0) < 0.3
     assert recall(5.0) > 0.5
+
+
+def test_a_class_without_faces_gets_a_share_of_them() -> None:
+    generator = torch.Generator().manual_seed(3)
+    truth = torch.arange(320) % 8
+    seen = truth != 5
+    centres = torch.randn(8, 24, generator=generator)
+    centres[5] = centres[4] + 0.7 * torch.randn(24, generator=generator)  # looks like a class with faces
+    look = centres[truth] + 0.4 * torch.randn(320, 24, generator=generator)
+    words = torch.randn(8, 16, generator=generator)
+    words[5] = words[4] + 0.7 * torch.randn(16, generator=generator)
+    written = words[truth] + 0.2 * torch.randn(320, 16, generator=generator)
+    votes = torch.nn.functional.one_hot(truth, 8).float()
+    nothing = torch.zeros(320, len(NAMES))
+    faces = FaceFeatures(
+        look[seen][None], votes[seen], nothing[seen][None], np.ones(280), np.full(8, 1 / 8, np.float32)
+    )
+    texts = TextFeatures(written, votes * seen[:, None], nothing, torch.where(seen, torch.full_like(truth, -1), truth))
+
+    def share(weight: float) -> float:
+        section = AlignSection(steps=250, faces=64, texts=64, views=1, geometry_weight=0, unseen_weight=weight)
+        aligner = align(faces, texts, section, dimension=16, seed=0)
+        with torch.inference_mode():
+            anchors = torch.stack([aligner.texts(written)[truth == c].mean(dim=0) for c in range(8)])
+            return float(((aligner.images(look) @ anchors.T).argmax(dim=1) == 5).float().mean())
+
+    assert share(0.0) < 0.02
+    assert 0.06 < share(1.0) < 0.3

@@ -1,14 +1,15 @@
 """Third stage of the bundled backbone: faces and texts meet in one space.
 
 The towers are frozen; a linear map of the image features and a two-layer map of the sentence vectors are learned on
-stored features, so this stage takes minutes. Five losses, four on the similarity of face and text over one temperature:
+stored features, so this stage takes minutes. Six losses, most on the similarity of face and text over one temperature:
 
 - anchors: one to many random texts of each class stand for the class; cross-entropy to the votes (as in use, where a
   class is whatever sentences its user gives);
 - bank: every text of a large batch by itself, a soft InfoNCE: votes of the face times votes of the text;
 - search: for a text, which faces;
 - geometry: for a text with action units, the faces whose mesh shows those units;
-- meaning: each text lies near the mixture of class anchors that its votes give, so that synonyms act alike.
+- meaning: each text lies near the mixture of class anchors that its votes give, so that synonyms act alike;
+- unseen: texts of a class that was left out get the share of the faces that a class has on average.
 
 Class priors are taken out as in balanced softmax (Ren et al. 2020), up to the share that the recipe keeps.
 """
@@ -58,6 +59,11 @@ _UNIT_GEOMETRY: dict[str, dict[str, float]] = {
 }
 
 
+CLEARLY = 0.6
+"""Share of a text's votes from which on it clearly means its class."""
+_SHARE_TEMPERATURE = 0.01
+
+
 @dataclass(frozen=True, slots=True)
 class FaceFeatures:
     """Stored features of N faces in V views.
@@ -85,11 +91,13 @@ class TextFeatures:
         features: (M, D) float32 pooled vectors of the text tower.
         votes: (M, C) float32 vote shares.
         geometry: (M, G) float32 unit vectors of expected measurements; zero rows where no unit is named.
+        unseen: (M,) int64 class of a text whose class has no faces, -1 for others; None where every class has faces.
     """
 
     features: Tensor
     votes: Tensor
     geometry: Tensor
+    unseen: Tensor | None = None
 
 
 def expected_geometry(action_units: Sequence[Sequence[str]]) -> FloatArray:
@@ -171,6 +179,7 @@ def align(
     )
     correction = _prior_correction(faces, keep=section.prior)
     by_class, unvoted = _rows_by_class(texts.votes), np.flatnonzero(texts.votes.sum(dim=1).numpy() == 0)
+    unseen = _rows_of_unseen(texts) if section.unseen_weight else []
     sampling = faces.sampling / faces.sampling.sum()
     for step in range(section.steps):
         rows = rng.choice(len(sampling), section.faces, p=sampling)
@@ -185,7 +194,8 @@ def align(
         scale = aligner.logit_scale.exp()
         votes, meaning = faces.votes[rows], texts.votes[chosen]
         logits = scale * images @ sentences.T
-        loss = _anchor_loss(images, sentences, meaning, votes, scale, correction, rng)
+        anchors, present = _anchors(sentences, meaning, rng)
+        loss = _anchor_loss(scale * images @ anchors.T, votes[:, present], correction[present])
         loss = loss + section.bank_weight * _bank_loss(logits, votes, meaning, correction)
         loss = loss + section.search_weight * _search_loss(logits, votes, meaning)
         loss = loss + section.geometry_weight * _geometry_loss(
@@ -195,6 +205,9 @@ def align(
             texts.votes[described].sum(dim=1) == 0,
         )
         loss = loss + section.meaning_weight * _meaning_loss(sentences, meaning)
+        if unseen:
+            drawn = [aligner.texts(texts.features[rng.choice(pool, section.texts // len(by_class))]) for pool in unseen]
+            loss = loss + section.unseen_weight * _unseen_loss(images / _SHARE_TEMPERATURE, anchors, drawn)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -218,29 +231,45 @@ def _rows_by_class(votes: Tensor) -> list[IntArray]:
     return [np.flatnonzero((majority == c) & voted) for c in range(votes.shape[1])]
 
 
-def _anchor_loss(
-    images: Tensor,
-    sentences: Tensor,
-    meaning: Tensor,
-    votes: Tensor,
-    scale: Tensor,
-    correction: Tensor,
-    rng: np.random.Generator,
-) -> Tensor:
-    """Cross-entropy over classes, each of which is the mean of a few random texts that clearly mean it."""
+def _rows_of_unseen(texts: TextFeatures) -> list[IntArray]:
+    owner = np.zeros(0, np.int64) if texts.unseen is None else texts.unseen.numpy()
+    return [np.flatnonzero(owner == c) for c in np.unique(owner[owner >= 0])]
+
+
+def _anchors(sentences: Tensor, meaning: Tensor, rng: np.random.Generator) -> tuple[Tensor, list[int]]:
+    """Return anchors of the classes, each the mean of a few random texts that clearly mean it, and which have one."""
     many = int(rng.choice([1, 2, 4, 16]))
     anchors, present = [], []
     strength, majority = meaning.max(dim=1)
-    for c in range(votes.shape[1]):
-        pool = torch.nonzero((majority == c) & (strength >= 0.6)).flatten().numpy()
+    for c in range(meaning.shape[1]):
+        pool = torch.nonzero((majority == c) & (strength >= CLEARLY)).flatten().numpy()
         if len(pool):
             picked = rng.choice(pool, min(many, len(pool)), replace=False)
             anchors.append(F.normalize(sentences[picked].mean(dim=0), dim=0))
             present.append(c)
-    logits = scale * images @ torch.stack(anchors).T + correction[present]
-    targets = votes[:, present]
+    return torch.stack(anchors), present
+
+
+def _anchor_loss(similar: Tensor, targets: Tensor, correction: Tensor) -> Tensor:
+    """Cross-entropy of faces to the anchors of classes."""
     weight = targets.sum(dim=1)
-    return -((targets * F.log_softmax(logits, dim=1)).sum(dim=1) * (weight > 0)).mean()
+    return -((targets * F.log_softmax(similar + correction, dim=1)).sum(dim=1) * (weight > 0)).mean()
+
+
+def _unseen_loss(images: Tensor, anchors: Tensor, drawn: Sequence[Tensor]) -> Tensor:
+    """By how much the share of the batch that goes to a class without faces falls short of an even one, as a log ratio.
+
+    Every other loss only ever pushes faces away from such a class, so that it loses also where it ranks faces well; the
+    known remedy, a fixed bonus when it is asked for (Chao et al., ECCV 2016), would not be part of the embeddings.
+
+    Args:
+        images: (N, D) over a temperature at which a face goes to hardly more than one class.
+        anchors: (C, D) of classes with faces.
+        drawn: For each class without, some of its texts (T, D).
+    """
+    own = torch.stack([F.normalize(part.mean(dim=0), dim=0) for part in drawn])
+    shares = F.log_softmax(images @ torch.cat([anchors, own]).T, dim=1)[:, len(anchors) :].logsumexp(dim=0)
+    return F.relu(math.log(len(images) / (len(anchors) + len(own))) - shares).mean()
 
 
 def _bank_loss(logits: Tensor, votes: Tensor, meaning: Tensor, correction: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from vlfer.text.bank import Ensemble, TextBank
 from vlfer.text.labels import load_label_set
 from vlfer.text.lexicon import load_training_lexicon
 from vlfer.text.sentences import class_sentences
-from vlfer.training.align_stage import Aligner, FaceFeatures, TextFeatures, align, expected_geometry
+from vlfer.training.align_stage import CLEARLY, Aligner, FaceFeatures, TextFeatures, align, expected_geometry
 from vlfer.training.augment import augment
 from vlfer.training.data import Split, VotedFaces, load_labelled_jpegs, load_voted_faces, split_by_content
 from vlfer.training.geometry import measure, mesh_of_crops
@@ -231,10 +231,13 @@ def _text_features(recipe: BackboneRecipe, transformer: nn.Module, tokenizer: An
             sentences = class_sentences(Label(text), templates="grammatical")[1:]
             texts.append(sentences[int(rng.integers(len(sentences)))])
             rows.append(i)
-    votes = lexicon.votes[rows]
+    votes, unseen = lexicon.votes[rows], None
     if recipe.data.leave_out:
+        left_out = [recipe.classes.index(name) for name in recipe.data.leave_out]
+        unseen = np.where(np.isin(votes.argmax(axis=1), left_out), votes.argmax(axis=1), -1)
+        unseen[votes.max(axis=1) < CLEARLY] = -1
         votes = votes.copy()
-        votes[:, [recipe.classes.index(name) for name in recipe.data.leave_out]] = 0
+        votes[:, left_out] = 0
         rest = votes.sum(axis=1, keepdims=True)
         votes = np.where(rest >= 0.5, votes / np.maximum(rest, 1e-6), 0).astype(np.float32)
     units = [lexicon.action_units[i] for i in rows]
@@ -242,6 +245,7 @@ def _text_features(recipe: BackboneRecipe, transformer: nn.Module, tokenizer: An
         features=pool_texts(transformer, tokenizer, texts),
         votes=torch.from_numpy(votes),
         geometry=torch.from_numpy(expected_geometry(units)),
+        unseen=None if unseen is None else torch.from_numpy(unseen),
     )
 
 

@@ -122,6 +122,7 @@ class AlignSection(_Section):
         search_weight: Weight of ranking faces for a text.
         geometry_weight: Weight of ranking faces for action units by their measured geometry.
         meaning_weight: Weight of the distance of each text from the mixture of classes that its votes give.
+        unseen_weight: Weight of giving each class of ``data.leave_out`` its share of the faces.
         feature_dropout: On the features of both towers.
         feature_noise: Standard deviation of noise on text features, relative to theirs.
     """
@@ -137,6 +138,7 @@ class AlignSection(_Section):
     search_weight: float = Field(0.2, ge=0)
     geometry_weight: float = Field(0.2, ge=0)
     meaning_weight: float = Field(0.0, ge=0)
+    unseen_weight: float = Field(1.0, ge=0)
     feature_dropout: float = Field(0.1, ge=0, lt=1)
     feature_noise: float = Field(0.1, ge=0)
 
