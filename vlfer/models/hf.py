@@ -118,7 +118,7 @@ def _load_model(spec: BackboneSpec, folder: Path) -> nn.Module:
             why="Supported are CLIP, SigLIP, and SigLIP 2 of a fixed resolution (not NaFlex).",
             fix="--backbone google/siglip2-base-patch16-224",
         )
-    with _without_bars():
+    with loads_quietly():
         model, info = kind.from_pretrained(folder, local_files_only=True, dtype=torch.float32, output_loading_info=True)
     missing = sorted(info["missing_keys"])
     if missing:
@@ -131,14 +131,16 @@ def _load_model(spec: BackboneSpec, folder: Path) -> nn.Module:
 
 
 @contextlib.contextmanager
-def _without_bars() -> Iterator[None]:
-    """Keep the library's progress bars off stderr while weights load, and leave its setting as it was."""
+def loads_quietly() -> Iterator[None]:
+    """Keep the library's bars and reports off stderr while weights load, and leave its settings as they were."""
     logs = transformers.utils.logging
-    had_bars = logs.is_progress_bar_enabled()
+    had_bars, verbosity = logs.is_progress_bar_enabled(), logs.get_verbosity()
     logs.disable_progress_bar()
+    logs.set_verbosity_error()
     try:
         yield
     finally:
+        logs.set_verbosity(verbosity)
         if had_bars:
             logs.enable_progress_bar()
 

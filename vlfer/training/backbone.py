@@ -23,6 +23,7 @@ from vlfer.errors import ConfigError
 from vlfer.metrics import fit_temperature, risk_coverage, softmax, summary, war_uar
 from vlfer.models.bundled import TEXT_PACKAGE, build_bundled, load_bundled, save_bundled, text_folder
 from vlfer.models.face_tower import BRANCH_SIZE, FaceTower, timm_name
+from vlfer.models.hf import loads_quietly
 from vlfer.models.openclip import OpenClipEncoder
 from vlfer.scoring import score
 from vlfer.text.bank import Ensemble, TextBank
@@ -149,8 +150,10 @@ def _epoch_report(
 def _text_tower(recipe: BackboneRecipe, folder: Path, *, hook: Hook | None) -> tuple[nn.Module, Any]:
     from transformers import AutoModel, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(text_folder()), local_files_only=True)
-    transformer = AutoModel.from_pretrained(str(text_folder()), add_pooling_layer=False, local_files_only=True).eval()
+    packaged_text = str(text_folder())
+    tokenizer = AutoTokenizer.from_pretrained(packaged_text, local_files_only=True)
+    with loads_quietly():
+        transformer = AutoModel.from_pretrained(packaged_text, add_pooling_layer=False, local_files_only=True).eval()
     packaged = recipe.text.start == "packaged"
     if packaged and not recipe.text.lora_rank:
         return transformer, tokenizer
