@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vlfer.cli.exits import SOME_FAILED, say
+from vlfer.cli.exits import SOME_FAILED, goes_on, say
 from vlfer.errors import ConfigError, EnvironmentProblem
 
 if TYPE_CHECKING:
@@ -103,7 +103,8 @@ def evaluate(
     )  # fmt: skip
     if out is not None:
         claim_folder(out)
-    evaluation, report = _measure(config, cache=cache)
+    with goes_on(cache):
+        evaluation, report = _measure(config, cache=cache)
     try:  # neither a disk that is full by now nor a reader that left (| head) takes the figures along
         _print(report, form=form)
     finally:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -37,6 +40,16 @@ def exit_code(error: BaseException) -> int:
 def say(message: str) -> None:
     """Write one line for a human: stderr, so that stdout stays data."""
     typer.echo(message, err=True)
+
+
+@contextmanager
+def goes_on(kept: Path | None = None) -> Iterator[None]:
+    """Say after Ctrl-C that nothing is lost, around work that keeps what it did, in the cache unless told where."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"Stopped; what was done is kept{f' in {kept}' if kept else ''}. The same command goes on from there.")
+        raise
 
 
 class ReportingGroup(TyperGroup):

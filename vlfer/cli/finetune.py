@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vlfer.cli.exits import say
+from vlfer.cli.exits import goes_on, say
 
 if TYPE_CHECKING:
     from vlfer.training.finetune_run import Outcome
@@ -65,11 +65,8 @@ def _run(settings: Any, folder: Path) -> Outcome:
             from vlfer.training.finetune_flow import finetune_flow as tune
         else:
             from vlfer.training.finetune_run import finetune as tune
-        try:
+        with goes_on(folder):
             return tune(settings, train, test, folder=folder, hook=show)
-        except KeyboardInterrupt:
-            say(f"Stopped; the state is in {folder}. The same command goes on from there.")
-            raise
 
 
 def _is_first() -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vlfer.cli.exits import say
+from vlfer.cli.exits import goes_on, say
 from vlfer.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -56,13 +57,14 @@ def evaluate(
     samples, learner = _samples_and_learner(flow_archive, face_archive, model, start=start, backbone=backbone)
     check_classes(samples, task)
     started = time.perf_counter()
-    runs = [
-        run_loso(
-            samples, learner=learner, seed=one, groups=task.groups, out=out / "folds" if out else None,
-            workers=workers or os.cpu_count() or 1, trace=show_leakage, progress=_progress(f"seed {one}"),
-        )
-        for one in range(seed, seed + seeds)
-    ]  # fmt: skip
+    with goes_on(out) if out else nullcontext():
+        runs = [
+            run_loso(
+                samples, learner=learner, seed=one, groups=task.groups, out=out / "folds" if out else None,
+                workers=workers or os.cpu_count() or 1, trace=show_leakage, progress=_progress(f"seed {one}"),
+            )
+            for one in range(seed, seed + seeds)
+        ]  # fmt: skip
     described = {"name": learner.name, "settings": dict(learner.settings)}
     report = build_report(samples, runs, protocol=task, model=described, leakage=show_leakage)
     report["wall_s"] = round(time.perf_counter() - started, 2)

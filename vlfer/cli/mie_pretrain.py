@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from vlfer.cli.exits import say
+from vlfer.cli.exits import goes_on, say
 
 _SAY_EVERY_S = 20.0
 
@@ -59,7 +59,8 @@ def pretrain(
     run = Pretraining(faces, settings, out, device=str(choose_device(device)))
     if run.step:
         say(f"Going on at step {run.step} of {run.total_steps}")
-    card = run.run(hook=tell)
+    with goes_on(out):
+        card = run.run(hook=tell)
     typer.echo(json.dumps(card["losses"], indent=2))
     say(f"Wrote {out}; next: vlfer mie eval --model miacnet --start {out} --face-archive FILE.npz")
 

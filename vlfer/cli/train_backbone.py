@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vlfer.cli.exits import say
+from vlfer.cli.exits import goes_on, say
 
 _SAY_EVERY_S = 20.0
 
@@ -55,7 +55,8 @@ def train_backbone(
                 last_said = time.monotonic()
                 say(f"{message}, {done}/{total}")
 
-        folder = train(settings, out, hook=show)
+        with goes_on(out):
+            folder = train(settings, out, hook=show)
     if install:
         shutil.copytree(folder, BUNDLED_DIR, dirs_exist_ok=True)
         say(f"installed in {BUNDLED_DIR}")
