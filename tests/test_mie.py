@@ -164,6 +164,16 @@ def test_spotting_a_video_that_loses_the_face(recognizer) -> None:
         spot_video([Frames(pixels[-10:], np.arange(10) / 25, "blank")], detector=recognizer.detector)
 
 
+def test_a_face_that_talks_is_said_to(recognizer) -> None:
+    from vlfer.mie import spot_video
+
+    mouths = [moved(["AU26"], 5 * level) if level else astronaut() for level in (0.0, 0.5, 1.0, 0.5)]
+    pixels = np.stack([mouths[i % 4] for i in range(48)])  # four syllables a second
+    spotted = spot_video([Frames(pixels, np.arange(48) / 16, "made")], detector=recognizer.detector)
+    assert spotted.intervals == ()
+    assert any("talks for 3 s" in note for note in spotted.notes)
+
+
 def _trembling(amplitude_px: float, *, frames: int = 40, fps: float = 100.0) -> Frames:
     """A smile that comes and goes once in 0.4 s, with a little noise."""
     rng = np.random.default_rng(0)

@@ -21,7 +21,7 @@ from vlfer.micro.flow import NOISE_FLOOR, FlowMethod, Motion, measure_motion, pu
 from vlfer.micro.magnify import BAND_HZ, MAGNIFY_FEWEST_FRAMES, magnify_clip
 from vlfer.micro.pictures import motion_picture
 from vlfer.micro.registration import FacePair, face_width_px, reference_transform, register, warp_to_reference
-from vlfer.micro.spotting import Interval, MotionTracer, spot
+from vlfer.micro.spotting import Interval, MotionTracer, spot, talking
 from vlfer.micro.words import UNIT_SENTENCES
 from vlfer.models.flow_encoder import FlowAdapter
 from vlfer.scoring import decide, score, score_sentences, top_labels
@@ -310,7 +310,7 @@ def spot_video(chunks: Iterable[Frames], *, detector: FaceDetector, recheck_s: f
         NoFaceError: If no frame that was looked at shows a face.
     """
     found: list[Interval] = []
-    seen, started, last, stretch = 0.0, 0.0, 0.0, -1
+    seen, talked, started, last, stretch = 0.0, 0.0, 0.0, 0.0, -1
     tracer, speed = MotionTracer(), _NO_NOTES
 
     def heard() -> Iterator[Frames]:
@@ -319,18 +319,25 @@ def spot_video(chunks: Iterable[Frames], *, detector: FaceDetector, recheck_s: f
             speed = speed or _speed_notes(chunk)
             yield chunk
 
+    def finish() -> None:
+        nonlocal found, seen, talked
+        seen += last - started if len(tracer) else 0.0
+        if len(tracer) >= _FEWEST_FRAMES:
+            trace = tracer.trace()
+            found += spot(trace)
+            talked += float(talking(trace).mean()) * (last - started)
+
     for face in steady_faces(heard(), detector=detector, side=_APEX_SIDE_PX, recheck_s=recheck_s):
         if face.stretch != stretch:
-            found += _spot_stretch(tracer)
-            seen += last - started if len(tracer) else 0.0
+            finish()
             tracer, stretch, started = MotionTracer(), face.stretch, face.time_s
         tracer.add(face.time_s, face.pixels)
         last = face.time_s
-    found += _spot_stretch(tracer)
-    seen += last - started if len(tracer) else 0.0
+    finish()
     if not seen:
         raise NoFaceError("No face was found in the video.", why="Expressions are spotted on a face.")
-    return Spotted(tuple(found), seen, speed)
+    speech = f"the face talks for {talked:.0f} s, in which its mouth and chin are not read"
+    return Spotted(tuple(found), seen, (*speed, speech) if talked >= 1 else speed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,10 +380,6 @@ def steady_faces(
                     transform, stretch = new, stretch + 1
             if transform is not None:
                 yield SteadyFace(stretch, time_s, warp_to_reference(pixels, transform, side=side))
-
-
-def _spot_stretch(tracer: MotionTracer) -> tuple[Interval, ...]:
-    return spot(tracer.trace()) if len(tracer) >= _FEWEST_FRAMES else ()
 
 
 def _apart(one: NDArray[np.float64], other: NDArray[np.float64], landmarks: FloatArray, side: int) -> float:

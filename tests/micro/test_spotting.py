@@ -12,7 +12,7 @@ from vlfer.evaluation.mie_spotting import SpotScore, match, overlap, score_video
 from vlfer.faces.detect import build_detector
 from vlfer.micro.long_video import Event, plan_events, render_video
 from vlfer.micro.registration import register
-from vlfer.micro.spotting import spot, trace_motion
+from vlfer.micro.spotting import SpotSettings, spot, talking, trace_motion
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,28 @@ def test_a_single_smile_has_its_onset_apex_offset_and_place(face) -> None:
 def test_a_still_face_that_blinks_shows_nothing(face, drift) -> None:
     blinks = [Event(1, 1.12, 1.3, "blink", (), 0.05), Event(3, 3.12, 3.3, "blink", (), 0.05)]
     assert _spot(face, blinks, duration_s=6, drift=drift) == ()
+
+
+def test_a_face_that_talks_is_not_taken_for_expressions_and_its_brows_are_still_read(face) -> None:
+    events = plan_events(duration_s=16, seed=7, blinks=False, speech=True)
+    talk = [event for event in events if event.kind == "speech"]
+    brows = Event(talk[4].onset_s, talk[4].onset_s + 0.5, talk[4].onset_s + 1.0, "macro", ("AU1", "AU2"), 0.025)
+    trace = trace_motion(render_video(face, (*talk, brows), duration_s=16, fps=30.0, seed=7))
+    heard, spoken = talking(trace), np.zeros(len(trace.times_s), bool)
+    for event in talk:
+        spoken |= (trace.times_s >= event.onset_s) & (trace.times_s <= event.offset_s)
+    assert heard[spoken].mean() > 0.8
+    assert heard[~spoken].mean() < 0.35  # half a second before and after
+    deaf = spot(trace, settings=SpotSettings(syllables=10**6))
+    found = spot(trace)
+    assert len(deaf) > 2 * len(found)
+    [raised] = [one for one in found if "brow" in one.region]
+    assert overlap((raised.onset_s, raised.offset_s), (brows.onset_s, brows.offset_s)) >= 0.5
+
+
+def test_expressions_without_speech_are_no_speech(face) -> None:
+    events = plan_events(duration_s=24, seed=2)
+    assert not talking(trace_motion(render_video(face, events, duration_s=24, fps=30.0, seed=2))).any()
 
 
 def test_too_few_frames(face) -> None:

@@ -58,7 +58,9 @@ def bench_mie(
             found += bench.bench_spotting_speed(Path(name), detector=build_detector(), seconds=seconds)
         if "spotting" in wanted:
             say("Spotting")
-            found += bench.bench_spotting(bench.resting_grey(detector=build_detector()), videos=videos)
+            face = bench.resting_grey(detector=build_detector())
+            for speech in (False, True):
+                found += bench.bench_spotting(face, videos=videos, speech=speech)
         if "loso" in wanted:
             say("Leave one subject out")
             found += bench.bench_loso(model)

@@ -16,6 +16,8 @@ EXPRESSION_UNITS: tuple[tuple[str, ...], ...] = (
 )  # fmt: skip
 """The motions that made expressions consist of."""
 
+_SYLLABLES: tuple[tuple[str, ...], ...] = (("AU26",), ("AU25",), ("AU25", "AU26"), ("AU26", "AU20"), ("AU25", "AU23"))
+
 _BLINK = (Push(0.26, 0.30, 0.0, 1.0, 0.035), Push(0.74, 0.30, 0.0, 1.0, 0.035))
 
 
@@ -27,15 +29,15 @@ class Event:
         onset_s: Start.
         apex_s: When it is strongest.
         offset_s: End.
-        kind: "micro" or "macro" for an expression, "blink" for a distractor.
-        units: Action units of an expression.
+        kind: "micro" or "macro" for an expression, "blink" or "speech" (one syllable) for a distractor.
+        units: Action units of an expression or a syllable.
         amplitude: Peak displacement as a fraction of the side.
     """
 
     onset_s: float
     apex_s: float
     offset_s: float
-    kind: Literal["micro", "macro", "blink"]
+    kind: Literal["micro", "macro", "blink", "speech"]
     units: tuple[str, ...]
     amplitude: float
 
@@ -52,8 +54,15 @@ class Event:
         return float(0.5 - 0.5 * np.cos(np.pi * share))
 
 
-def plan_events(*, duration_s: float, seed: int, blinks: bool = True) -> tuple[Event, ...]:
-    """Draw expressions, a quarter to a half of a second or longer, far enough apart to be told apart, and blinks."""
+def plan_events(*, duration_s: float, seed: int, blinks: bool = True, speech: bool = False) -> tuple[Event, ...]:
+    """Draw expressions, a quarter to a half of a second or longer, far enough apart to be told apart, and distractors.
+
+    Args:
+        duration_s: Length of the video.
+        seed: Of everything drawn; expressions and blinks are the same with and without speech.
+        blinks: Lids fall every two to five seconds.
+        speech: In a quarter of the time, wherever it falls, the face talks: three to six syllables a second.
+    """
     rng = np.random.default_rng(seed)
     events: list[Event] = []
     now = float(rng.uniform(1.0, 2.0))
@@ -69,7 +78,24 @@ def plan_events(*, duration_s: float, seed: int, blinks: bool = True) -> tuple[E
         while now < duration_s - 1:
             events.append(Event(now, now + 0.12, now + 0.3, "blink", (), 0.05))
             now += float(rng.uniform(2.0, 5.0))
+    if speech:
+        events += _talk(duration_s, np.random.default_rng([seed, 1]))
     return tuple(sorted(events, key=lambda event: event.onset_s))
+
+
+def _talk(duration_s: float, rng: np.random.Generator) -> list[Event]:
+    syllables: list[Event] = []
+    now = float(rng.uniform(0.5, 5.0))
+    while now < duration_s - 1:
+        end = min(now + float(rng.uniform(1.5, 4.0)), duration_s - 0.5)
+        while now < end:
+            lasts, units = float(rng.uniform(0.16, 0.34)), _SYLLABLES[int(rng.integers(len(_SYLLABLES)))]
+            amplitude = float(rng.uniform(0.01, 0.035))
+            events = (now, now + lasts * float(rng.uniform(0.35, 0.65)), now + lasts)
+            syllables.append(Event(*events, "speech", units, amplitude))
+            now += lasts + (float(rng.uniform(0.1, 0.3)) if rng.random() < 0.15 else 0.0)
+        now += float(rng.uniform(5.0, 11.0))
+    return syllables
 
 
 def render_video(
