@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vlfer.bench.finetune import bench_new_classes, bench_order, draw_shots, new_and_old, order_samples
+from vlfer.bench.finetune import bench_new_classes, bench_order, draw_shots, new_and_old, new_at_old, order_samples
 from vlfer.errors import DataError
 from vlfer.training.data import VotedFaces, content_groups
 from vlfer.training.finetune_config import FinetuneConfig
@@ -48,6 +48,15 @@ def test_old_classes_are_also_judged_among_themselves() -> None:
     logits = np.array([[1.0, 0.5, 2.0], [0.2, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]], np.float32)
     found = new_and_old(logits, np.array([0, 1, 2, 2]), fresh=[2])
     assert found == {"new": 0.5, "old": 0.5, "old_alone": 1.0}
+
+
+def test_new_classes_get_as_much_as_old_ones_bear() -> None:
+    logits = np.array([[3, 0, 2], [0, 3, 1], [2, 0, 1], [0, 2, 1.5]], np.float32)
+    truth = np.array([0, 1, 2, 2])
+    assert new_and_old(logits, truth, fresh=[2])["new"] == 0.0
+    assert new_at_old(logits, truth, fresh=[2], floor=1.0) == 0.5  # 0.6 on top turns the last alone
+    assert new_at_old(logits, truth, fresh=[2], floor=0.5) == 1.0
+    assert new_at_old(logits, truth, fresh=[2], floor=1.1) == 0.0
 
 
 def test_made_onsets_differ_from_offsets_by_order_alone() -> None:
