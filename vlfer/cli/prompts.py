@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vlfer.cli import prompts_check, prompts_faces, prompts_generate
-from vlfer.cli.exits import say
+from vlfer.cli.exits import goes_on, say
 from vlfer.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -97,7 +97,8 @@ def compare(
     check_priors(strengths)
     if out is not None:
         claim_file(out, option="--out")
-    comparison, about = _compare(config, names, ensembles=chosen, priors=strengths, by=by, cache=cache)
+    with goes_on(cache):
+        comparison, about = _compare(config, names, ensembles=chosen, priors=strengths, by=by, cache=cache)
     report = {**comparison.as_dict(), **about}
     text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
     try:  # neither a disk that is full by now nor a reader that left (| head) takes the figures along
