@@ -91,6 +91,17 @@ def test_a_seed_decides_everything(tmp_path: Path, tiny_backbone_name: str) -> N
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
 
+def test_half_of_the_update_is_kept_where_asked(tmp_path: Path, tiny_backbone_name: str) -> None:
+    for name, share in (("whole", 1.0), ("half", 0.5)):
+        settings = config(tiny_backbone_name, train={"lora": {"rank": 4, "share": share}})
+        for _ in range(2):  # the second call finds the run finished and changes nothing
+            finetune(settings, samples(), None, folder=tmp_path / name)
+    whole, half = weights(tmp_path / "whole"), weights(tmp_path / "half")
+    assert any(value.abs().max() > 0 for key, value in whole.items() if "lora_B" in key)
+    for key, value in whole.items():
+        torch.testing.assert_close(half[key], value * 0.5 if "lora_B" in key else value)
+
+
 @pytest.mark.parametrize("at", [2, 3, 7])
 def test_stopped_and_resumed_gives_the_same_weights(tmp_path: Path, tiny_backbone_name: str, at: int) -> None:
     settings = config(tiny_backbone_name, loop={"accumulation": 2})

@@ -162,6 +162,7 @@ class Finetuning:
         if self.config.tracker != "none":
             self.accelerator.end_training()
         self._put(self.best if len(self.task.validation) else self.average)
+        self._keep_share()
 
     def rate(self, step: int) -> float:
         """Share of the peak rate at ``step``: linear warm-up, then cosine to 1 %."""
@@ -273,6 +274,14 @@ class Finetuning:
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(state[name])
+
+    def _keep_share(self) -> None:
+        lora = self.config.train.lora
+        if lora is not None and lora.share < 1:
+            with torch.no_grad():
+                for name, tensor in self.task.module.lora_tensors().items():
+                    if ".lora_B." in name:
+                        tensor.mul_(lora.share)
 
     def _claim(self, data_sha256: str) -> None:
         """Bind the folder to this configuration and these samples."""

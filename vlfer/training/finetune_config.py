@@ -82,6 +82,8 @@ class LoraSection(_Section):
         dropout: Before the update.
         targets: Names of layers or one regular expression for full names; None takes those of the registry.
         dora: Weight-decomposed LoRA (Liu et al., 2024).
+        share: How much of the update is kept in the end: 0.5 is halfway from the untouched tower (WiSE-FT, Wortsman et
+            al., 2022), where few samples have less to say and less is forgotten.
     """
 
     rank: int = Field(4, ge=1, le=256)
@@ -89,6 +91,7 @@ class LoraSection(_Section):
     dropout: float = Field(0.05, ge=0, lt=1)
     targets: str | tuple[str, ...] | None = None
     dora: bool = False
+    share: float = Field(1.0, gt=0, le=1)
 
 
 class TemporalSection(_Section):
