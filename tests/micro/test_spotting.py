@@ -50,6 +50,12 @@ def test_a_single_smile_has_its_onset_apex_offset_and_place(face) -> None:
     assert found.offset_s == pytest.approx(2.45, abs=0.08)
 
 
+def test_what_is_short_and_large_is_no_micro_expression(face) -> None:
+    [small] = _spot(face, [Event(2.0, 2.15, 2.35, "micro", ("AU12",), 0.02)], duration_s=5, fps=60)
+    assert 0.004 < small.strength < 0.03
+    assert _spot(face, [Event(2.0, 2.15, 2.35, "micro", ("AU12",), 0.12)], duration_s=5, fps=60) == ()
+
+
 @pytest.mark.parametrize("drift", [0.0, 0.03])
 def test_a_still_face_that_blinks_shows_nothing(face, drift) -> None:
     blinks = [Event(1, 1.12, 1.3, "blink", (), 0.05), Event(3, 3.12, 3.3, "blink", (), 0.05)]

@@ -45,6 +45,8 @@ class SpotSettings:
         longest_s: Longer ones are posture or speech.
         baseline_s: Window of the running median that is taken for rest.
         edge: Share of the peak at which an expression starts and ends.
+        micro_most: Micro-expressions are small: what is short and larger than this fraction of the face's width is a
+            head that tilts or a hand that passes.
         head_times: An excursion smaller than the head's movement divided by this is not believed.
         syllable_s: Speech opens the mouth again within this time,
         syllables: so many times in a row.
@@ -57,6 +59,7 @@ class SpotSettings:
     longest_s: float = 4.0
     baseline_s: float = 9.0
     edge: float = 0.2
+    micro_most: float = 0.03
     head_times: float = 20.0
     syllable_s: float = 0.6
     syllables: int = 3
@@ -248,6 +251,8 @@ def _is_expression(
     start, apex, end = place
     lasts = interval.offset_s - interval.onset_s
     if not how.shortest_s <= lasts <= how.longest_s:
+        return False
+    if interval.kind == "micro" and interval.strength > how.micro_most:
         return False
     around = slice(max(0, start - 1), end + 2)
     lids = trace.lids[around]
