@@ -32,6 +32,7 @@ from vlfer.training.geometry import mirrored
 from vlfer.training.recipe import BackboneRecipe, ImageSection
 from vlfer.training.run_state import append_row, optimizer_tensors, restore_optimizer
 from vlfer.training.start import find_lite0, find_sface, start_from_imagenet, start_from_sface
+from vlfer.training.strided import slice_strided_depthwise
 from vlfer.types import FloatArray, IntArray, UInt8Array
 
 _log = logging.getLogger(__name__)
@@ -138,6 +139,8 @@ class ImageStage:
         torch.manual_seed(recipe.seed)
         self.model = build_tower(name, section, classes=len(faces.classes), measures=geometry.plain.shape[1])
         self.model = self.model.to(memory_format=torch.channels_last)
+        if recipe.precision == "bf16":
+            slice_strided_depthwise(self.model)
         self._freeze()
         heads = [*self.model.votes.parameters(), *self.model.geometry.parameters()]
         body = [p for p in self.model.tower.parameters() if p.requires_grad]
