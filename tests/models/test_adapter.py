@@ -19,6 +19,7 @@ from vlfer.models.adapter import (
     LORA_WEIGHTS,
     MAP_NAME,
     PROMPT_NAME,
+    RESIDUAL_NAME,
     TEMPORAL_NAME,
     backbone_card,
     card_sha256,
@@ -27,6 +28,7 @@ from vlfer.models.adapter import (
     write_card,
 )
 from vlfer.models.encoder import load_encoder
+from vlfer.models.label_residual import LabelResidual
 from vlfer.models.lora import (
     add_lora,
     load_lora,
@@ -225,6 +227,28 @@ def test_context_map_and_temporal_are_served(tmp_path: Path, backbone_name: str)
     without = plain.encode_texts(SENTENCES).vectors @ matrix.numpy().T
     assert np.abs(texts - without / np.linalg.norm(without, axis=1, keepdims=True)).max() > 1e-3
     assert len(served.encode_texts(["very " * 200 + "long"]).vectors) == 1
+
+
+def test_a_residual_moves_its_label_and_is_refused_where_it_does_not_fit(
+    tmp_path: Path, tiny_backbone_name: str
+) -> None:
+    plain = load_encoder(tiny_backbone_name, device="cpu")
+    before = plain.encode_texts(SENTENCES).vectors
+    residual = LabelResidual.fresh(torch.from_numpy(before[:2]), torch.tensor([0, 1]))
+    with torch.no_grad():
+        residual.residual[0] = torch.from_numpy(before[1] - before[0])
+    folder = tmp_path / "a"
+    folder.mkdir()
+    save_file(residual.state_dict(), folder / RESIDUAL_NAME)
+    card = {"backbone": backbone_card(plain)}
+    assert write_card(folder, card, readme="").kind == "residual"
+    after = load_encoder(tiny_backbone_name, device="cpu", adapter=folder).encode_texts(SENTENCES).vectors
+    assert np.abs(after[0] - before[1]).max() < 1e-5
+    assert np.abs(after[1] - before[1]).max() < 0.03
+    save_file(LabelResidual.fresh(torch.eye(3), torch.arange(3)).state_dict(), folder / RESIDUAL_NAME)
+    write_card(folder, card, readme="")
+    with pytest.raises(AdapterError, match="moves 3 dimensions"):
+        load_encoder(tiny_backbone_name, device="cpu", adapter=folder)
 
 
 def test_a_damaged_tensor_that_matches_its_hash_is_refused(tmp_path: Path, tiny_backbone_name: str) -> None:

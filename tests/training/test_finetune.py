@@ -144,9 +144,38 @@ def test_every_part_learns_and_is_served(tmp_path: Path, tiny_backbone_name: str
     assert load_file(tmp_path / "adapter" / PROMPT_NAME)["context"].shape == (3, 32)
 
 
-def test_figures_of_the_card_are_those_of_the_loop(tmp_path: Path, tiny_backbone_name: str) -> None:
-    """Validated in training with LoRA, context and map unmerged; measured for the card as served."""
-    settings = config(tiny_backbone_name, train={"context": 2, "linear_map": True}, loop={"epochs": 1, "ema": 0.0})
+def test_residuals_move_the_labels_and_what_lies_near_them(tmp_path: Path, tiny_backbone_name: str) -> None:
+    settings = config(tiny_backbone_name, train={"lora": None, "residual": True}, loop={"epochs": 8})
+    outcome = finetune(settings, samples(), samples(seed=5), folder=tmp_path)
+    assert outcome.adapter.kind == "residual"
+    assert outcome.figures["test"]["after"]["uar"] > outcome.figures["test"]["before"]["uar"]
+    plain = load_encoder(tiny_backbone_name, device="cpu")
+    served = load_encoder(tiny_backbone_name, device="cpu", adapter=tmp_path / "adapter")
+    names = list(outcome.adapter.card["label_set"]["labels"])
+    assert np.abs(plain.encode_texts(names).vectors - served.encode_texts(names).vectors).max() > 1e-3
+    pixels = samples().pixels[:2, 0]
+    assert np.array_equal(plain.encode_images(pixels).vectors, served.encode_images(pixels).vectors)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"train": {"residual": True, "context": 2}}, "take one of them"),
+        ({"train": {"residual": True}, "objective": {"kind": "captions"}}, "take it away"),
+        ({"train": {"residual": True}, "input": "flow"}, "of a flow encoder only"),
+    ],
+)
+def test_a_residual_stands_by_itself(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        FinetuneConfig.model_validate(settings)
+
+
+@pytest.mark.parametrize("words", [{"context": 2}, {"residual": True}])
+def test_figures_of_the_card_are_those_of_the_loop(
+    tmp_path: Path, tiny_backbone_name: str, words: dict[str, Any]
+) -> None:
+    """Validated in training with every part as it learns; measured for the card as served."""
+    settings = config(tiny_backbone_name, train={**words, "linear_map": True}, loop={"epochs": 1, "ema": 0.0})
     outcome = finetune(settings, samples(noise=200), None, folder=tmp_path)
     header, row = ((tmp_path / "log.csv").read_text().splitlines())[:2]
     logged = dict(zip(header.split(","), row.split(","), strict=True))

@@ -5,6 +5,7 @@ A folder holds, as far as the adapter has them:
 - ``adapter_config.json``, ``adapter_model.safetensors``: LoRA of the image tower, as PEFT writes it
 - ``temporal.safetensors``: a `vlfer.models.temporal.TemporalAdapter`
 - ``prompt.safetensors``: learned context vectors before every sentence (CoOp, DFER-CLIP)
+- ``residual.safetensors``: learned shifts of the labels' sentences (TaskRes)
 - ``map.safetensors``: one linear map after both towers (Exp-CLIP)
 - ``labels.yaml``: the words it was trained with, a prompt file
 - ``vlfer_adapter.json``: what it was made for, hashes of the files above, how it was trained, figures
@@ -34,10 +35,11 @@ from vlfer.models.registry import BackboneSpec
 FORMAT = "vlfer-adapter-1"
 CARD_NAME, README_NAME, LABELS_NAME = "vlfer_adapter.json", "README.md", "labels.yaml"
 LORA_CONFIG, LORA_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-TEMPORAL_NAME, PROMPT_NAME, MAP_NAME = "temporal.safetensors", "prompt.safetensors", "map.safetensors"
+TEMPORAL_NAME, PROMPT_NAME = "temporal.safetensors", "prompt.safetensors"
+RESIDUAL_NAME, MAP_NAME = "residual.safetensors", "map.safetensors"
 FLOW_NAME, FLOW_KIND = "flow.safetensors", "mie-flow"
 #: What can change a vector, in the order in which it is hashed.
-PARTS = (LORA_CONFIG, LORA_WEIGHTS, TEMPORAL_NAME, PROMPT_NAME, MAP_NAME)
+PARTS = (LORA_CONFIG, LORA_WEIGHTS, TEMPORAL_NAME, PROMPT_NAME, RESIDUAL_NAME, MAP_NAME)
 KNOWN_FILES = (*PARTS, LABELS_NAME, FLOW_NAME, CARD_NAME, README_NAME)
 _WANTED = ("backbone", "files", "adapter_sha256", "card_sha256")
 _DIGITS = 16
@@ -75,7 +77,10 @@ class Adapter:
         """Its parts in words: "lora", "temporal", "lora+temporal", "mie-flow"."""
         if self.card.get("kind") == FLOW_KIND:
             return FLOW_KIND
-        named = {LORA_WEIGHTS: "lora", TEMPORAL_NAME: "temporal", PROMPT_NAME: "prompt", MAP_NAME: "map"}
+        named = {
+            LORA_WEIGHTS: "lora", TEMPORAL_NAME: "temporal", PROMPT_NAME: "prompt", RESIDUAL_NAME: "residual",
+            MAP_NAME: "map",
+        }  # fmt: skip
         return "+".join(word for file, word in named.items() if self.has(file)) or "empty"
 
     @property

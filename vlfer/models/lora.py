@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -25,10 +26,12 @@ from vlfer.models.adapter import (
     LORA_WEIGHTS,
     MAP_NAME,
     PROMPT_NAME,
+    RESIDUAL_NAME,
     TEMPORAL_NAME,
     Adapter,
     check_fits,
 )
+from vlfer.models.label_residual import LabelResidual
 from vlfer.models.prompt_context import PromptContext
 from vlfer.models.temporal import load_temporal
 from vlfer.models.tower import space_id
@@ -204,7 +207,7 @@ def merge_lora(module: nn.Module) -> nn.Module:
 
 
 def apply_adapter(encoder: TowerEncoder, adapter: Adapter) -> None:
-    """Put an adapter on an encoder: LoRA merged, context, map and temporal transformer set, a space of its own.
+    """Put an adapter on an encoder: LoRA merged, its other parts set, a space of its own.
 
     Args:
         encoder: As loaded; changed in place.
@@ -227,10 +230,12 @@ def apply_adapter(encoder: TowerEncoder, adapter: Adapter) -> None:
             )
         encoder.temporal = temporal.to(encoder.device).requires_grad_(False)
     if adapter.has(PROMPT_NAME):
-        encoder.context = PromptContext(_tensor(adapter, PROMPT_NAME, "context").to(encoder.device))
+        encoder.context = PromptContext(_matrix(adapter, PROMPT_NAME, "context").to(encoder.device))
         encoder.context.attach(encoder)
+    if adapter.has(RESIDUAL_NAME):
+        encoder.residual = _residual(adapter, dimension=encoder.dimension).to(encoder.device).requires_grad_(False)
     if adapter.has(MAP_NAME):
-        encoder.map = _tensor(adapter, MAP_NAME, "map").to(encoder.device)
+        encoder.map = _matrix(adapter, MAP_NAME, "map").to(encoder.device)
     temperature = adapter.card.get("temperature")
     if temperature is not None:
         encoder.temperature = float(temperature)
@@ -238,11 +243,25 @@ def apply_adapter(encoder: TowerEncoder, adapter: Adapter) -> None:
     encoder.space = space_id(encoder.spec.name, weights_sha256=encoder.weights_sha256, adapter_sha256=adapter.sha256)
 
 
-def _tensor(adapter: Adapter, file: str, key: str) -> Tensor:
-    try:
+def _matrix(adapter: Adapter, file: str, key: str) -> Tensor:
+    with _damage_told(adapter, file):
         tensor = load_file(adapter.folder / file)[key].float()
         if tensor.ndim != 2 or not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{key} is {tuple(tensor.shape)} or not finite")
+    return tensor
+
+
+def _residual(adapter: Adapter, *, dimension: int) -> LabelResidual:
+    with _damage_told(adapter, RESIDUAL_NAME):
+        residual = LabelResidual.from_state(load_file(adapter.folder / RESIDUAL_NAME))
+        if residual.keys.shape[1] != dimension:
+            raise ValueError(f"it moves {residual.keys.shape[1]} dimensions and the backbone gives {dimension}")
+    return residual
+
+
+@contextmanager
+def _damage_told(adapter: Adapter, file: str) -> Iterator[None]:
+    try:
+        yield
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise AdapterError(f"The file {file} of the adapter {adapter.name!r} is damaged: {error}.") from error
-    return tensor

@@ -19,6 +19,7 @@ from vlfer.types import Embedding, FloatArray, UInt8Array
 
 if TYPE_CHECKING:
     from vlfer.models.adapter import Adapter
+    from vlfer.models.label_residual import LabelResidual
     from vlfer.models.prompt_context import PromptContext
     from vlfer.models.temporal import TemporalAdapter
 
@@ -74,6 +75,7 @@ class TowerEncoder(ABC):
         adapter: What was put on it by `vlfer.models.lora.apply_adapter`, or None.
         temporal: The transformer over frames that the adapter brought, or None.
         context: Learned vectors before every sentence, or None.
+        residual: Learned shifts of the labels' sentences, or None.
         map: (D, D) linear map after both towers, or None.
         image_lock: Held while images go through the tower.
     """
@@ -113,6 +115,7 @@ class TowerEncoder(ABC):
         self.adapter: Adapter | None = None
         self.temporal: TemporalAdapter | None = None
         self.context: PromptContext | None = None
+        self.residual: LabelResidual | None = None
         self.map: Tensor | None = None
 
     @abstractmethod
@@ -206,6 +209,8 @@ class TowerEncoder(ABC):
     def text_features(self, tokens: Tensor) -> Tensor:
         """Return (N, D) vectors, not of unit length, of (N, L) token ids; gradients flow."""
         features = self._forward_texts(tokens)
+        if self.residual is not None:
+            features = self.residual(features)
         return features if self.map is None else features @ self.map.T
 
     def tokenize(self, sentences: Sequence[str]) -> tuple[Tensor, list[int]]:

@@ -111,6 +111,7 @@ class TrainSection(_Section):
         lora: Low-rank updates of the image tower; null leaves it as it is.
         temporal: A transformer over the frames of a clip; null takes their mean.
         context: Learned vectors before every sentence (CoOp, DFER-CLIP); 0 for none.
+        residual: A learned shift of each label's sentences, passed on to words that lie near them (TaskRes).
         linear_map: One linear map after both towers (Exp-CLIP).
         logit_scale: Whether the temperature learns too.
     """
@@ -118,6 +119,7 @@ class TrainSection(_Section):
     lora: LoraSection | None = LoraSection()
     temporal: TemporalSection | None = None
     context: int = Field(0, ge=0, le=32)
+    residual: bool = False
     linear_map: bool = False
     logit_scale: bool = False
 
@@ -215,11 +217,16 @@ class FinetuneConfig(_Section):
     @model_validator(mode="after")
     def _something_learns(self) -> FinetuneConfig:
         parts = self.train
-        if not (parts.lora or parts.temporal or parts.context or parts.linear_map or parts.logit_scale):
-            raise ValueError("nothing learns; set train.lora, train.temporal, train.context or train.linear_map")
+        words = parts.context or parts.residual
+        if not (parts.lora or parts.temporal or words or parts.linear_map or parts.logit_scale):
+            raise ValueError("nothing learns; set train.lora, temporal, context, residual or linear_map")
+        if parts.context and parts.residual:
+            raise ValueError("train.context and train.residual both move the labels' sentences; take one of them")
+        if parts.residual and self.objective.kind == "captions":
+            raise ValueError("train.residual moves labels, and captions are contrasted without any; take it away")
         if parts.temporal and self.input != "videos":
             raise ValueError(f"train.temporal reads clips, and the input is {self.input}; set input to videos")
-        if self.input == "flow" and (parts.lora is None or parts.context or parts.linear_map):
+        if self.input == "flow" and (parts.lora is None or words or parts.linear_map):
             raise ValueError("of a flow encoder only train.lora and train.logit_scale can learn")
         if self.input == "flow" and self.objective.kind not in ("labels", "intensity"):
             raise ValueError(f"flow is trained on labels, not {self.objective.kind}")

@@ -20,6 +20,7 @@ from vlfer.models.adapter import (
     LORA_WEIGHTS,
     MAP_NAME,
     PROMPT_NAME,
+    RESIDUAL_NAME,
     TEMPORAL_NAME,
     Adapter,
     backbone_card,
@@ -162,7 +163,7 @@ def save_adapter(
 
 
 def _write_parts(parts: Parts, folder: Path) -> None:
-    for stale in (LORA_CONFIG, LORA_WEIGHTS, TEMPORAL_NAME, PROMPT_NAME, MAP_NAME):
+    for stale in (LORA_CONFIG, LORA_WEIGHTS, TEMPORAL_NAME, PROMPT_NAME, RESIDUAL_NAME, MAP_NAME):
         (folder / stale).unlink(missing_ok=True)
     if parts.lora is not None:
         write_atomically(folder / LORA_WEIGHTS, save(lora_state(parts.model), metadata={"format": "pt"}))
@@ -173,6 +174,9 @@ def _write_parts(parts: Parts, folder: Path) -> None:
     if parts.context is not None:
         context = parts.context.vectors.detach().cpu().float().contiguous().clone()
         write_atomically(folder / PROMPT_NAME, save({"context": context}))
+    if parts.residual is not None:
+        state = {key: value.detach().cpu().contiguous().clone() for key, value in parts.residual.state_dict().items()}
+        write_atomically(folder / RESIDUAL_NAME, save(state))
     if parts.map is not None:
         write_atomically(folder / MAP_NAME, save({"map": parts.map.detach().cpu().float().contiguous().clone()}))
 

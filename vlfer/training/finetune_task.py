@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vlfer.errors import DataError
 from vlfer.metrics import compute_metrics, softmax
+from vlfer.models.label_residual import LabelResidual
 from vlfer.models.lora import add_lora, lora_layers, lora_parameters
 from vlfer.models.prompt_context import PromptContext, word_embedding
 from vlfer.models.temporal import TemporalAdapter, pool_mean
@@ -86,6 +87,10 @@ class Parts(nn.Module):
         self.context: PromptContext | None = None
         if train.context:
             self._add_context(train.context)
+        self.residual: LabelResidual | None = None
+        if train.residual:
+            keys = torch.from_numpy(sentences.vectors).to(device)
+            self.residual = LabelResidual.fresh(keys, torch.from_numpy(owner).to(device))
         self.map: nn.Parameter | None = None
         if train.linear_map:
             self.map = nn.Parameter(torch.eye(encoder.dimension, device=device))
@@ -126,6 +131,8 @@ class Parts(nn.Module):
         vectors = cast(Tensor, self.sentences)
         if self.context is not None:
             vectors = unit(self.encoder.text_features(self._tokens.to(self.encoder.device)))
+        if self.residual is not None:
+            vectors = self.residual(vectors)
         if self.map is not None:
             vectors = vectors @ self.map.T
         return class_means(vectors, cast(Tensor, self.mixing))
