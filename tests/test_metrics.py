@@ -246,4 +246,5 @@ def test_a_summary_is_the_figures_of_the_whole_module():
     full = compute_metrics(truth, prediction, classes=tuple("abcd"), probability=probability)
     assert (got["n"], got["war"], got["uar"]) == (300, round(full.war, 4), round(full.uar, 4))
     assert got["ece"] == pytest.approx(full.ece, abs=1e-4)
+    assert got["spearman_split_votes"] is None  # every vote is for one class; NaN would be no JSON
     assert war_uar(prediction, truth) == (full.war, full.uar)

@@ -14,6 +14,7 @@ training, evaluation and benchmarks take them from here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -367,7 +368,7 @@ def summary(similarity: FloatArray, temperature: float, votes: FloatArray, class
     )
 
     def rounded(value: float | None) -> float | None:
-        return None if value is None else round(value, 4)
+        return None if value is None or math.isnan(value) else round(value, 4)
 
     return {
         "n": figures.n,
