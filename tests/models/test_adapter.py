@@ -236,7 +236,7 @@ def test_a_residual_moves_its_label_and_is_refused_where_it_does_not_fit(
     before = plain.encode_texts(SENTENCES).vectors
     residual = LabelResidual.fresh(torch.from_numpy(before[:2]), torch.tensor([0, 1]))
     with torch.no_grad():
-        residual.residual[0] = torch.from_numpy(before[1] - before[0])
+        residual.residual[0] = torch.from_numpy(before[1] - before[0]) * plain.dimension**0.5 / 2
     folder = tmp_path / "a"
     folder.mkdir()
     save_file(residual.state_dict(), folder / RESIDUAL_NAME)

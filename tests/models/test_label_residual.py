@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from vlfer.models.label_residual import LabelResidual
 
 
+UNIT = 2 / math.sqrt(2)  # of the residuals of two dimensions
+
+
 def keys_and_owner() -> tuple[torch.Tensor, torch.Tensor]:
     """Return four sentences of two labels in the plane: two near 0 degrees, two near 90."""
     angle = torch.deg2rad(torch.tensor([0.0, 10.0, 80.0, 90.0]))
@@ -25,7 +28,7 @@ def test_sentences_of_a_label_move_wholly_and_others_as_far_as_they_lie_near() -
     keys, owner = keys_and_owner()
     residual = LabelResidual.fresh(keys, owner)
     with torch.no_grad():
-        residual.residual[0] = torch.tensor([0.0, -1.0])
+        residual.residual[0] = torch.tensor([0.0, -1.0]) / UNIT
     angle = torch.deg2rad(torch.tensor([0.0, 3.0, 45.0, 80.0, 180.0]))
     sentences = torch.stack([angle.cos(), angle.sin()], dim=1)
     moved = (residual(sentences) - sentences).norm(dim=1).tolist()
@@ -40,7 +43,7 @@ def test_a_sentence_of_two_labels_moves_with_both() -> None:
     keys = torch.eye(2)[[0, 0, 1]]
     residual = LabelResidual.fresh(keys, torch.tensor([0, 1, 1]))
     with torch.no_grad():
-        residual.residual[:] = torch.tensor([[0.5, 0.0], [0.0, 0.5]])
+        residual.residual[:] = torch.tensor([[0.5, 0.0], [0.0, 0.5]]) / UNIT
     assert torch.allclose(residual(keys[:1]), torch.tensor([[1.5, 0.5]]))
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _FALLOFF = 4.0  # at the nearest sentence of another label exp(-4) = 2 % of a residual is left
+_STRIDE = 2.0  # an optimizer moves each number by its rate; those of a unit vector are small
 _LEAST_REACH = 1e-3  # two labels may share a sentence
 
 
@@ -21,7 +22,7 @@ class LabelResidual(nn.Module):
     Args:
         keys: (M, D) unit vectors of the sentences of all labels.
         owner: (M,) int64, the label of each.
-        residual: (C, D), one a label.
+        residual: (C, D), one a label, in units of 2 / sqrt(D).
         reach: (M,) cosine distance of each sentence to the nearest one of another label.
     """
 
@@ -68,4 +69,4 @@ class LabelResidual(nn.Module):
         nearness = torch.exp(-_FALLOFF * (1 - vectors @ self.keys.T).clamp_min(0) / self.reach)
         of_label = nearness.new_zeros(len(vectors), len(self.residual))
         of_label = of_label.scatter_reduce(1, self.owner.expand(len(vectors), -1), nearness, "amax")
-        return vectors + of_label @ self.residual
+        return vectors + of_label @ self.residual * (_STRIDE / vectors.shape[1] ** 0.5)
