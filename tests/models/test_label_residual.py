@@ -8,7 +8,6 @@ import torch.nn.functional as F
 
 from vlfer.models.label_residual import LabelResidual
 
-
 UNIT = 2 / math.sqrt(2)  # of the residuals of two dimensions
 
 

@@ -114,7 +114,7 @@ def merge(
     if adapter.kind != "lora":
         raise ConfigError(
             f"The adapter {adapter.name!r} is of the kind {adapter.kind}.", why="A plain model holds LoRA only.",
-            fix="load it with --adapter",
+            fix="load it with --adapter, or train it with train.residual=false and no other part beside train.lora",
         )  # fmt: skip
     typer.echo(write_merged(adapter, out, backbone=backbone or _backbone(adapter.card)))
 

@@ -69,4 +69,5 @@ class LabelResidual(nn.Module):
         nearness = torch.exp(-_FALLOFF * (1 - vectors @ self.keys.T).clamp_min(0) / self.reach)
         of_label = nearness.new_zeros(len(vectors), len(self.residual))
         of_label = of_label.scatter_reduce(1, self.owner.expand(len(vectors), -1), nearness, "amax")
-        return vectors + of_label @ self.residual * (_STRIDE / vectors.shape[1] ** 0.5)
+        out: Tensor = vectors + of_label @ self.residual * (_STRIDE / vectors.shape[1] ** 0.5)
+        return out

@@ -7,11 +7,9 @@ bfloat16, two cores, 96 faces of MobileFaceNet's layers). In float32 it is the o
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch.nn.functional as F
-from timm.layers import pad_same
 from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.padding import pad_same
 from torch import Tensor, nn
 
 
@@ -25,8 +23,9 @@ class _Sliced(nn.Conv2d):
 class _SlicedSame(Conv2dSame):
     def forward(self, x: Tensor) -> Tensor:
         if not x.requires_grad:
-            return cast(Tensor, super().forward(x))
-        x = pad_same(x, self.kernel_size, self.stride, self.dilation)
+            out: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
+            return out
+        x = pad_same(x, list(self.kernel_size), list(self.stride), list(self.dilation))
         return _every(self, F.conv2d(x, self.weight, self.bias, 1, 0, self.dilation, self.groups))
 
 
