@@ -184,6 +184,16 @@ def test_a_stray_part_and_a_missing_one_are_refused(tmp_path: Path, tiny_backbon
         load_adapter(folder)
 
 
+def test_one_for_another_version_of_the_backbone_is_not_told_to_take_the_same_name(
+    tmp_path: Path, tiny_backbone_name: str
+) -> None:
+    folder, encoder = make_adapter(tmp_path / "a", tiny_backbone_name), load_encoder(tiny_backbone_name, device="cpu")
+    write_card(folder, {"backbone": backbone_card(encoder) | {"weights_sha256": "1" * 64}}, readme="")
+    with pytest.raises(AdapterError, match="the version of it that the adapter was made for") as caught:
+        load_encoder(tiny_backbone_name, device="cpu", adapter=folder)
+    assert "--backbone" not in str(caught.value)
+
+
 def test_an_unknown_name_suggests_the_near_one() -> None:
     assert "mie-flow" in list_adapters()
     with pytest.raises(AdapterError, match="Did you mean 'mie-flow'"):

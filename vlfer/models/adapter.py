@@ -279,12 +279,14 @@ def check_fits(adapter: Adapter, encoder: _Encoder) -> None:
         )
     made_for, given = adapter.card["backbone"], backbone_card(encoder)
     if made_for["weights_sha256"] != given["weights_sha256"]:
+        same_name = made_for["name"] == given["name"]
+        other = "the version of it that the adapter was made for" if same_name else f"--backbone {made_for['name']}"
         raise AdapterError(
             f"The adapter {adapter.name!r} was made for the backbone {made_for['name']!r} with the weights hash "
             f"{made_for['weights_sha256'][:_DIGITS]}; the backbone at hand is {given['name']!r} with "
             f"{given['weights_sha256'][:_DIGITS]}.",
             why="On other weights its updates mean nothing.",
-            fix=f"--backbone {made_for['name']}, or train the adapter again with vlfer finetune",
+            fix=f"{other}, or train the adapter again with vlfer finetune",
         )
     if made_for["preprocessing_sha256"] != given["preprocessing_sha256"]:
         differing = [
